@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/headrace/headrace/internal/strictyaml"
+)
+
+// fileConfig is the configuration file of up and run; every key is a flag too,
+// and a flag wins.
+type fileConfig struct {
+	Dir     string   `yaml:"dir"`
+	Roles   []string `yaml:"roles"`
+	Replay  string   `yaml:"replay"`
+	Speed   string   `yaml:"speed"`
+	Filters string   `yaml:"filters"`
+	Listen  struct {
+		MQTT  string `yaml:"mqtt"`
+		Kafka string `yaml:"kafka"`
+		HTTP  string `yaml:"http"`
+	} `yaml:"listen"`
+	AdvertiseKafka string   `yaml:"advertise_kafka"`
+	MQTT           []string `yaml:"mqtt"`
+	Kafka          []string `yaml:"kafka"`
+}
+
+// loadConfig reads the file that --config names.
+func loadConfig(r io.Reader) (kong.Resolver, error) {
+	b, err := io.ReadAll(io.LimitReader(r, strictyaml.MaxBytes))
+	if err != nil {
+		return nil, fmt.Errorf("reading configuration: %w", err)
+	}
+	name := "configuration"
+	if f, ok := r.(interface{ Name() string }); ok {
+		name = f.Name()
+	}
+	var c fileConfig
+	if err := strictyaml.Decode(name, b, &c); err != nil {
+		return nil, err
+	}
+	set := map[string]string{
+		"dir":             c.Dir,
+		"roles":           strings.Join(c.Roles, ","),
+		"replay":          c.Replay,
+		"speed":           c.Speed,
+		"filters":         c.Filters,
+		"listen-mqtt":     c.Listen.MQTT,
+		"listen-kafka":    c.Listen.Kafka,
+		"listen-http":     c.Listen.HTTP,
+		"advertise-kafka": c.AdvertiseKafka,
+		"mqtt":            strings.Join(c.MQTT, ","),
+		"kafka":           strings.Join(c.Kafka, ","),
+	}
+	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		if v := set[flag.Name]; v != "" {
+			return v, nil
+		}
+		return nil, nil
+	}), nil
+}
