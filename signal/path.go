@@ -53,12 +53,11 @@ func ParseAsset(s string) (Asset, error) {
 }
 
 func checkParts(s string, n int, form string) error {
-	parts := strings.Split(s, "/")
-	if len(parts) != n {
-		return fmt.Errorf("%q has %d names, want %d: %s", s, len(parts), n, form)
+	if got := strings.Count(s, "/") + 1; got != n {
+		return fmt.Errorf("%q has %d names, want %d: %s", s, got, n, form)
 	}
-	for _, p := range parts {
-		if err := CheckName(p); err != nil {
+	for name := range strings.SplitSeq(s, "/") {
+		if err := CheckName(name); err != nil {
 			return fmt.Errorf("%q: %w", s, err)
 		}
 	}

@@ -1,0 +1,89 @@
+package record
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Wire types as they stand in the low bits of a tag.
+const (
+	varint  = uint64(protowire.VarintType)
+	fixed64 = uint64(protowire.Fixed64Type)
+	bytes   = uint64(protowire.BytesType)
+)
+
+// reader walks the fields of one message. What a tag and wire type do not
+// match is the caller's default case: skipped, as Protobuf asks.
+type reader struct{ p []byte }
+
+// next returns the tag (number<<3 | wire type) and the value of the next field:
+// u for numbers, b for bytes.
+func (r *reader) next() (tag, u uint64, b []byte, err error) {
+	num, typ, n := protowire.ConsumeTag(r.p)
+	if n < 0 {
+		return 0, 0, nil, protowire.ParseError(n)
+	}
+	r.p = r.p[n:]
+	switch typ {
+	case protowire.VarintType:
+		u, n = protowire.ConsumeVarint(r.p)
+	case protowire.Fixed64Type:
+		u, n = protowire.ConsumeFixed64(r.p)
+	case protowire.BytesType:
+		b, n = protowire.ConsumeBytes(r.p)
+	default:
+		n = protowire.ConsumeFieldValue(num, typ, r.p)
+	}
+	if n < 0 {
+		return 0, 0, nil, protowire.ParseError(n)
+	}
+	r.p = r.p[n:]
+	return uint64(num)<<3 | uint64(typ), u, b, nil
+}
+
+func appendUint(dst []byte, num protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return dst
+	}
+	return protowire.AppendVarint(protowire.AppendTag(dst, num, protowire.VarintType), v)
+}
+
+// appendString leaves out the empty string and mends what is not UTF-8: no
+// record is written that a reader would refuse.
+func appendString(dst []byte, num protowire.Number, s string) []byte {
+	if s == "" {
+		return dst
+	}
+	return appendText(dst, num, s)
+}
+
+func appendText(dst []byte, num protowire.Number, s string) []byte {
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
+	}
+	return protowire.AppendString(protowire.AppendTag(dst, num, protowire.BytesType), s)
+}
+
+// open starts a nested message; end closes the one that open started at at.
+func open(dst []byte, num protowire.Number) (out []byte, at int) {
+	dst = append(protowire.AppendTag(dst, num, protowire.BytesType), 0)
+	return dst, len(dst)
+}
+
+func end(dst []byte, at int) []byte {
+	n := len(dst) - at
+	if n < 0x80 {
+		dst[at-1] = byte(n)
+		return dst
+	}
+	// The length needs more than the one byte that open left: make room.
+	more := protowire.SizeVarint(uint64(n)) - 1
+	for range more {
+		dst = append(dst, 0)
+	}
+	copy(dst[at+more:], dst[at:at+n])
+	protowire.AppendVarint(dst[:at-1], uint64(n))
+	return dst
+}
