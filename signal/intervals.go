@@ -3,6 +3,7 @@ package signal
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 )
@@ -36,11 +37,14 @@ func (s *Intervals) Ranges() []Range { return s.r }
 // Len is the number of ranges, not of numbers.
 func (s *Intervals) Len() int { return len(s.r) }
 
-// Count is the number of numbers in the set.
+// Count is the number of numbers in the set. The set of all has one more than
+// a uint64 holds and counts as the most it does.
 func (s *Intervals) Count() uint64 {
 	var n uint64
 	for _, r := range s.r {
-		n += r.To - r.From + 1
+		if n += r.To - r.From + 1; n == 0 {
+			return math.MaxUint64
+		}
 	}
 	return n
 }

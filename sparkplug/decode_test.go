@@ -60,6 +60,35 @@ func TestDecodePayloadRefuses(t *testing.T) {
 	}
 }
 
+// The last value field counts, as in any oneof.
+func TestDecodeLastValueWins(t *testing.T) {
+	set := frame(17, frame(2, []byte("column")))
+	template := frame(18, frame(1, []byte("1")))
+	number := []byte{10 << 3, 5}
+	for what, c := range map[string]struct {
+		wire [][]byte
+		want Metric
+	}{
+		"number last":   {[][]byte{set, template, number}, Metric{Value: Int(5)}},
+		"data set last": {[][]byte{template, number, set}, Metric{Value: Value{Field: FieldDataSet}, DataSet: &DataSet{Columns: []string{"column"}}}},
+		"begun again":   {[][]byte{set, number, set}, Metric{Value: Value{Field: FieldDataSet}, DataSet: &DataSet{Columns: []string{"column"}}}},
+		"merged":        {[][]byte{set, set}, Metric{Value: Value{Field: FieldDataSet}, DataSet: &DataSet{Columns: []string{"column", "column"}}}},
+		"template last": {[][]byte{set, template}, Metric{Value: Value{Field: FieldTemplate}, Template: &Template{Version: "1"}}},
+	} {
+		var in []byte
+		for _, part := range c.wire {
+			in = append(in, part...)
+		}
+		var p Payload
+		if err := DecodePayload(frame(2, in), &p); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff([]Metric{c.want}, p.Metrics, asDecoded); d != "" {
+			t.Errorf("%s (-want +got):\n%s", what, d)
+		}
+	}
+}
+
 func TestDecodeBodyRefuses(t *testing.T) {
 	for want, in := range map[string][]byte{
 		"are more than 8388608":     make([]byte, MaxPayloadBytes+1),

@@ -175,6 +175,31 @@ func TestEdgeNodeAsksForBirths(t *testing.T) {
 	}
 }
 
+// A birth holds the newest value by event time; what is of another type than
+// the sensor says so to other hosts, in data, and is left out of births.
+func TestEdgeNodeHoldsNewest(t *testing.T) {
+	n := newNode(t, testBoot)
+	n.Connect(0)
+	n.Birth(testNow)
+	mustData(t, n, oneBatch(1, number("p", 5_000_000, 5, "")))
+	late := number("p", 1_000_000, 1, "")
+	late.Historical = true
+	mustData(t, n, oneBatch(2, late))
+	_, p, _ := decoded(t, n.Birth(testNow)[1])
+	if m := p.Metrics[0]; m.Value != Double(5) || m.Timestamp != 5000 || m.Historical {
+		t.Errorf("held %+v", m)
+	}
+	text := signal.Reading{Sensor: "p", EventTime: 6_000_000, AliveAt: 6_000_000, Value: signal.TextValue("x"), Quality: signal.QualityGood, Historical: true}
+	out := mustData(t, n, oneBatch(3, text))
+	if _, p, _ := decoded(t, out[0]); len(out) != 1 || p.Metrics[0].Datatype != TypeString {
+		t.Errorf("sent %+v", p.Metrics)
+	}
+	_, p, _ = decoded(t, n.Birth(testNow)[1])
+	if m := p.Metrics[0]; !m.Null || m.Value.Field != FieldNone || m.Datatype != TypeDouble {
+		t.Errorf("held %+v", m)
+	}
+}
+
 func TestEdgeNodeRefuses(t *testing.T) {
 	for _, cfg := range []NodeConfig{
 		{"", "e", "b"}, {"g", "", "b"}, {"g", "e", ""}, {"g/h", "e", "b"}, {"STATE", "e", "b"}, {"g", "e", strings.Repeat("b", 65)},

@@ -16,10 +16,11 @@ type foreign struct {
 	h    *HostSession
 	seq  uint64
 	wall time.Time
+	used Payload // decoded over, as a bridge does
 }
 
 func newForeign(t testing.TB) *foreign {
-	return &foreign{t, NewHostSession(HostConfig{Group: "g", Edge: "e", WaitBytes: 2048}), 0, testWall}
+	return &foreign{t: t, h: NewHostSession(HostConfig{Group: "g", Edge: "e", WaitBytes: 2048}), wall: testWall}
 }
 
 func (f *foreign) send(typ MessageType, device string, metrics ...Metric) Result {
@@ -32,11 +33,10 @@ func (f *foreign) send(typ MessageType, device string, metrics ...Metric) Result
 		p.Seq, p.HasSeq = f.seq, true
 		f.seq = (f.seq + 1) % 256
 	}
-	var back Payload
-	if err := DecodePayload(AppendPayload(nil, &p), &back); err != nil {
+	if err := DecodePayload(AppendPayload(nil, &p), &f.used); err != nil {
 		f.t.Fatal(err)
 	}
-	return f.h.Receive(testNow, f.wall, Topic{Type: typ, Group: "g", Edge: "e", Device: device}, &back)
+	return f.h.Receive(testNow, f.wall, Topic{Type: typ, Group: "g", Edge: "e", Device: device}, &f.used)
 }
 
 func bdSeqOfTest(v uint64) Metric {
@@ -183,8 +183,13 @@ func TestForeignWaitsForBirth(t *testing.T) {
 	if r.Outcome != Waiting || !r.Rebirth || len(r.Batches) != 0 {
 		t.Fatalf("data before birth: %+v", r)
 	}
-	if r := f.send(DData, "press", aliased(2, Int(42))); r.Outcome != Waiting || r.Rebirth {
+	if r := f.send(DData, "press", aliased(2, Int(42), textProperty("other", "w"))); r.Outcome != Waiting || r.Rebirth {
 		t.Fatalf("data before birth: %+v", r)
+	}
+	// A device's birth alone does not do: the node may have begun anew.
+	f.send(DBirth, "d", declared("p", 2, TypeInt32, Int(0)))
+	if r := f.send(DData, "d", aliased(2, Int(1))); r.Outcome != Waiting {
+		t.Fatalf("data before the node's birth: %+v", r)
 	}
 	f.send(NBirth, "", bdSeqOfTest(0))
 	r = f.send(DBirth, "press", declared("p", 2, TypeInt32, Int(0)))

@@ -166,6 +166,13 @@ func TestHostBoundsNodes(t *testing.T) {
 			t.Errorf("birth %d: %v: %s", i, r.Outcome, r.Reason)
 		}
 	}
+	// What is declared anew takes the place of what was.
+	for range 3 {
+		topic.Device = "a"
+		if r := h.Receive(testNow, testWall, topic, &wide); r.Outcome != Accepted {
+			t.Errorf("born again: %v: %s", r.Outcome, r.Reason)
+		}
+	}
 	h = newHost()
 	for i := range maxDevices + 1 {
 		topic.Device = strings.Repeat("d", 1+i%400) + string(rune('A'+i/400))

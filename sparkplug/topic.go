@@ -2,6 +2,7 @@ package sparkplug
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/headrace/headrace/signal"
@@ -38,9 +39,9 @@ func parseType(s string) (t MessageType, ofDevice, ok bool) {
 	return "", false, false
 }
 
-// Topic is a parsed Sparkplug topic. Names are in the clear: a topic's levels
-// carry a blank as %20 and a percent sign as %25, since not every broker takes
-// blanks.
+// Topic is a parsed Sparkplug topic. Names are in the clear: in a topic's levels
+// blank, percent sign, asterisk and greater-than sign stand as %20, %25, %2A and
+// %3E, since not every broker takes them.
 type Topic struct {
 	Type   MessageType
 	Group  string
@@ -138,19 +139,43 @@ func AssetOf(group, device string) (signal.Asset, error) {
 	return signal.ParseAsset(group + "/" + line + "/" + asset)
 }
 
-// escape and unescape keep blanks out of topics.
+// escaped is what brokers do not take in a topic, or take for their own
+// wildcards, and the sign that it is escaped with.
+const escaped = " %*>"
+
 func escape(s string) string {
-	if !strings.ContainsAny(s, " %") {
+	if !strings.ContainsAny(s, escaped) {
 		return s
 	}
-	return strings.ReplaceAll(strings.ReplaceAll(s, "%", "%25"), " ", "%20")
+	out := make([]byte, 0, len(s)+16)
+	for i := range len(s) {
+		if strings.IndexByte(escaped, s[i]) >= 0 {
+			out = fmt.Appendf(out, "%%%02X", s[i])
+		} else {
+			out = append(out, s[i])
+		}
+	}
+	return string(out)
 }
 
+// unescape undoes escape and leaves all else as it is.
 func unescape(s string) string {
-	if !strings.Contains(s, "%2") {
+	if !strings.Contains(s, "%") {
 		return s
 	}
-	return strings.ReplaceAll(strings.ReplaceAll(s, "%20", " "), "%25", "%")
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			c, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
+			if err == nil && strings.IndexByte(escaped, byte(c)) >= 0 {
+				out = append(out, byte(c))
+				i += 2
+				continue
+			}
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
 }
 
 // clip keeps what others sent from filling an error.

@@ -268,12 +268,15 @@ func (m *member) owns() int {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	deadline := time.After(20 * time.Second)
 	for !ok() {
-		if time.Now().After(deadline) {
+		select {
+		case <-look.C:
+		case <-deadline:
 			t.Fatalf("did not happen within 20 s: %s", what)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 

@@ -48,6 +48,7 @@ type Conn struct {
 	acks    []uint16
 	ping    bool
 	leaving bool          // a DISCONNECT follows the queue
+	left    bool          // it is being written: what the peer does now is its answer
 	space   chan struct{} // closed when the queue was taken; nil if nobody waits
 	pending map[uint16]*Delivery
 	nextID  uint16
@@ -255,6 +256,13 @@ func (c *Conn) read() {
 	for {
 		p, err := readPacket(c.in, c.cfg.MaxPacketBytes)
 		if err != nil {
+			c.mu.Lock()
+			left := c.left
+			c.mu.Unlock()
+			if left {
+				c.end(ErrClosed)
+				return
+			}
 			c.end(fmt.Errorf("reading from MQTT broker %s: %w", c.address, err))
 			return
 		}

@@ -125,7 +125,7 @@ func (c *Conn) write() {
 		batch, c.queue = c.queue, batch[:0]
 		acks, c.acks = c.acks, acks[:0]
 		ping, leaving := c.ping, c.leaving
-		c.queued, c.ping = 0, false
+		c.queued, c.ping, c.left = 0, false, leaving
 		c.freeSpace()
 		c.mu.Unlock()
 

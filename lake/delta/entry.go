@@ -257,7 +257,7 @@ func (e *entry) take(w *wireLine, named map[string]string) error {
 		if err != nil {
 			return err
 		}
-		e.removes = append(e.removes, &File{AddFile: AddFile{Path: path, Size: w.Remove.Size,
+		e.removes = append(e.removes, &File{rows: -1, AddFile: AddFile{Path: path, Size: w.Remove.Size,
 			DataChange: w.Remove.DataChange, PartitionValues: decodePartition(w.Remove.PartitionValues)}})
 	}
 	if count > 1 {
@@ -319,7 +319,7 @@ func (w *wireAdd) decode() (*File, error) {
 	if w.Size < 0 {
 		return nil, fmt.Errorf("file %q has size %d: %w", path, w.Size, ErrCorrupt)
 	}
-	return &File{AddFile: AddFile{Path: path, PartitionValues: decodePartition(w.PartitionValues), Size: w.Size,
+	return &File{rows: countRows(w.Stats), AddFile: AddFile{Path: path, PartitionValues: decodePartition(w.PartitionValues), Size: w.Size,
 		ModificationTime: w.ModificationTime, DataChange: w.DataChange, StatsJSON: w.Stats}}, nil
 }
 

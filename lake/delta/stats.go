@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,7 +22,8 @@ type Stats struct {
 	NullCount  map[string]int64
 }
 
-func parseStats(text string, schema Schema) (*Stats, error) {
+// ParseStats parses the statistics of an add action.
+func ParseStats(text string, schema Schema) (*Stats, error) {
 	var w struct {
 		NumRecords *int64                     `json:"numRecords"`
 		MinValues  map[string]json.RawMessage `json:"minValues"`
@@ -51,6 +53,25 @@ func parseStats(text string, schema Schema) (*Stats, error) {
 		}
 	}
 	return s, nil
+}
+
+// countRows reads numRecords alone, without a walk through the rest where it
+// comes first, as writers have it; -1 if it is not there.
+func countRows(text string) int64 {
+	if rest, ok := strings.CutPrefix(text, `{"numRecords":`); ok {
+		if i := strings.IndexAny(rest, ",}"); i > 0 {
+			if n, err := strconv.ParseInt(rest[:i], 10, 64); err == nil && n >= 0 {
+				return n
+			}
+		}
+	}
+	var w struct {
+		NumRecords *int64 `json:"numRecords"`
+	}
+	if text == "" || json.Unmarshal([]byte(text), &w) != nil || w.NumRecords == nil || *w.NumRecords < 0 {
+		return -1
+	}
+	return *w.NumRecords
 }
 
 // parseBound returns false for what is absent or cannot be a bound.

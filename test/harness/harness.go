@@ -284,3 +284,56 @@ func (l *lockedBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// Stations are the counters of the process's stations, "edge.shipped" and so on.
+func Stations(t testing.TB, run datadir.Run) map[string]int64 {
+	t.Helper()
+	var answer struct {
+		Stations []struct {
+			Station  string `json:"station"`
+			Counters []struct {
+				Name  string `json:"name"`
+				Value int64  `json:"value"`
+			} `json:"counters"`
+		} `json:"stations"`
+	}
+	Get(t, run, "/api/v1/stations", &answer)
+	counters := map[string]int64{}
+	for _, s := range answer.Stations {
+		for _, c := range s.Counters {
+			counters[s.Station+"."+c.Name] += c.Value
+		}
+	}
+	return counters
+}
+
+// Drained tells whether the process says that every reading is where it ends.
+func Drained(t testing.TB, run datadir.Run) bool {
+	t.Helper()
+	var status struct {
+		Drained bool `json:"drained"`
+	}
+	Get(t, run, "/api/v1/status", &status)
+	return status.Drained
+}
+
+// Stopped tells whether a signal has stopped the process (not ended it).
+func (p *Proc) Stopped(t testing.TB) bool {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The name in parentheses may hold blanks.
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return strings.HasPrefix(rest, "T")
+}
+
+// MaxRSS is the most memory, in bytes, that the ended process has held.
+func (p *Proc) MaxRSS() int64 {
+	usage, ok := p.Cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		return 0
+	}
+	return usage.Maxrss << 10
+}

@@ -1,0 +1,95 @@
+# Everything a person runs by hand. `make` alone lists the targets; CI runs .ci/run, which is test, lint and race.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The one place for Go's flags: DuckDB speaks Arrow in every build, test and lint.
+export GOFLAGS := -tags=duckdb_arrow
+# What the scripts install lives outside the tree.
+export HEADRACE_CACHE ?= $(HOME)/.cache/headrace
+# Recordings, where there are any.
+HEADRACE_DATA ?= $(abspath ../shared/data)
+export HEADRACE_DATA
+
+UP_ARGS ?= $(if $(wildcard $(HEADRACE_DATA)/skab),--replay skab:$(HEADRACE_DATA)/skab --speed 60)
+TEST_FLAGS ?= -timeout=10m
+FUZZ_TIME ?= 5s
+
+##@ Run
+up: build ## build, then run every role on loopback over the recordings (UP_ARGS="…" for other flags)
+	@if [ -z "$(strip $(UP_ARGS))" ]; then \
+	  echo "no recordings at $(HEADRACE_DATA)/skab: give a folder of CSV files, make up UP_ARGS='--replay skab:DIR --speed 60'"; exit 2; fi
+	exec bin/headrace up $(UP_ARGS)
+
+build: ## build bin/headrace
+	go build -o bin/headrace ./cmd/headrace
+
+##@ Test
+test: programs test-unit test-e2e test-interop test-ui ## run every test there is: unit, end-to-end, interop, page
+
+test-unit: ## the tests that need no process of their own
+	@scripts/gotest.sh unit $(TEST_FLAGS)
+
+test-e2e: ## the built binary from end to end, with crashes and full disks
+	@scripts/gotest.sh e2e $(TEST_FLAGS)
+
+test-interop: ## foreign clients and readers against our broker, log and tables
+	@scripts/gotest.sh interop $(TEST_FLAGS)
+
+test-ui: ## the page in Chromium: a value changes, its age grows, no accessibility violation
+	@scripts/npm.sh >/dev/null || echo "the page's tests will skip: their Node packages are missing"
+	@scripts/gotest.sh ui $(TEST_FLAGS)
+
+race: ## the race detector over everything that does not compile DuckDB in
+	@scripts/gotest.sh race $(TEST_FLAGS)
+
+fuzz-smoke: ## every fuzz target for FUZZ_TIME (5 s)
+	@scripts/fuzz.sh $(FUZZ_TIME)
+
+test-kafka: ## the same test body against Apache Kafka
+	@echo "nothing yet: comes with the durable log of our own"
+
+test-brokers: ## the same test body against other MQTT brokers
+	@echo "nothing yet: comes with the broker gateway"
+
+test-spark: ## the shipped pipelines on Spark
+	@echo "nothing yet: comes with the export to Spark"
+
+soak: ## hours of plant time under faults
+	@echo "nothing yet: comes with the plant simulator"
+
+bench: ## the numbers we promise, beside the peers'
+	@echo "nothing yet: comes with the benchmarks"
+
+##@ Check
+lint: ## golangci-lint, the generated page, the scripts
+	@scripts/lint.sh
+	@scripts/ui-check.sh
+
+fmt: ## format the Go files
+	@scripts/lint.sh fmt
+
+docs: ## check that every link of the documentation leads somewhere
+	go test ./internal/arch -run 'TestLinks' -count=1
+
+programs: ## tell (as root in CI: install) what Debian must provide
+	@scripts/programs.sh
+
+##@ Page
+ui: ## build ui/dist, which is committed and embedded
+	@scripts/ui-build.sh ui/dist
+
+ui-check: ## ui/dist equals a fresh build of its source
+	@scripts/ui-check.sh
+
+ui-dev: ## the page against a mock server, for work on the page alone
+	@scripts/npm.sh >/dev/null
+	node ui/dev/mock.mjs
+
+##@ Help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: up build test test-unit test-e2e test-interop test-ui race fuzz-smoke test-kafka test-brokers test-spark soak bench \
+	lint fmt docs programs ui ui-check ui-dev help

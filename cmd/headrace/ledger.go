@@ -1,0 +1,160 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/headrace/headrace/server/datadir"
+	"github.com/headrace/headrace/server/ledger"
+	"github.com/headrace/headrace/server/roles"
+)
+
+type ledgerCmd struct {
+	Verify ledgerVerifyCmd `cmd:"" help:"Prove the sums of every edge from its own counters and the tables."`
+}
+
+// ledgerVerifyCmd makes the ledger of a data directory that is at rest.
+type ledgerVerifyCmd struct {
+	Dir    string   `help:"Data directory with the lake and the spine." default:"./headrace-data" type:"path"`
+	Edges  []string `help:"Further data directories that hold outboxes." placeholder:"DIR,…"`
+	Kafka  []string `help:"The spine, if it is an outside Kafka." placeholder:"HOST:PORT,…"`
+	Output string   `help:"Form of the answer: text or json." enum:"text,json" default:"text"`
+}
+
+// Help shows examples.
+func (ledgerVerifyCmd) Help() string {
+	return `For each edge, in readings:
+  emitted + derived + held = filtered + shipped + evicted
+  shipped = bronze + open deadletter + in flight
+  bronze  = silver + open quarantine + dropped + duplicates
+Exit code 1 names the station where a sum does not hold. Nothing may move while it counts: a running
+Headrace must have drained, or be stopped first.
+
+Examples:
+  headrace ledger verify
+  headrace ledger verify --dir headrace-data --output json`
+}
+
+// settle is how long a running process must stand still to be counted, and
+// settleTries how often that is tried.
+const (
+	settle      = 300 * time.Millisecond
+	settleTries = 10
+)
+
+// Run prints the ledger.
+func (c ledgerVerifyCmd) Run(e *env) error {
+	if err := datadir.Check(c.Dir); err != nil {
+		return err
+	}
+	report, err := c.verify(e)
+	if err != nil {
+		return err
+	}
+	if c.Output == "json" {
+		enc := json.NewEncoder(e.stdout)
+		enc.SetIndent("", " ")
+		err = enc.Encode(report)
+	} else {
+		err = printLedger(e.stdout, report)
+	}
+	if err == nil && !report.OK {
+		return errFound
+	}
+	return err
+}
+
+func (c ledgerVerifyCmd) verify(e *env) (ledger.Report, error) {
+	scratch, err := os.MkdirTemp("", "headrace-ledger-")
+	if err != nil {
+		return ledger.Report{}, fmt.Errorf("making a scratch directory: %w", err)
+	}
+	defer os.RemoveAll(scratch)
+	o := ledger.Options{
+		Lake: filepath.Join(c.Dir, "lake"), Scratch: scratch, Brokers: c.Kafka,
+		Edges: []string{filepath.Join(c.Dir, "edges")},
+	}
+	for _, dir := range c.Edges {
+		if err := datadir.Check(dir); err != nil {
+			return ledger.Report{}, err
+		}
+		o.Edges = append(o.Edges, filepath.Join(dir, "edges"))
+	}
+	if run, ok := datadir.ReadRun(c.Dir); ok {
+		if len(o.Brokers) == 0 {
+			o.Brokers = []string{run.Kafka}
+		}
+		return whileRunning(e, o)
+	}
+	if len(o.Brokers) > 0 {
+		return ledger.Verify(e.ctx, o)
+	}
+	// At rest: the spine is opened for as long as it is read.
+	dir, err := datadir.Open(c.Dir, version, time.Now())
+	if err != nil {
+		return ledger.Report{}, err
+	}
+	log, err := roles.OpenSpine(dir)
+	if err != nil {
+		return ledger.Report{}, errors.Join(err, dir.Close())
+	}
+	o.Brokers = []string{log.Addr()}
+	report, err := ledger.Verify(e.ctx, o)
+	return report, errors.Join(err, log.Close(), dir.Close())
+}
+
+// whileRunning counts twice, until both agree.
+func whileRunning(e *env, o ledger.Options) (ledger.Report, error) {
+	last := ""
+	for range settleTries {
+		report, err := ledger.Verify(e.ctx, o)
+		if err != nil {
+			return report, err
+		}
+		b, err := json.Marshal(report.Edges)
+		if err != nil {
+			return report, err
+		}
+		if string(b) == last {
+			return report, nil
+		}
+		last = string(b)
+		select {
+		case <-time.After(settle):
+		case <-e.ctx.Done():
+			return report, e.ctx.Err()
+		}
+	}
+	return ledger.Report{}, errors.New("the readings are still moving; stop the running Headrace, or wait until it has drained")
+}
+
+func printLedger(w io.Writer, r ledger.Report) error {
+	out := tabwriter.NewWriter(w, 0, 4, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(out, "edge\temitted\tderived\theld\tfiltered\tshipped\tin flight\tdead\tbronze\tsilver\tquarantine\tdropped\tduplicates\tlate\t")
+	for _, e := range r.Edges {
+		fmt.Fprintf(out, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", e.Edge,
+			e.Emitted, e.Derived, e.Held, e.Filtered, e.Shipped, e.InFlight, e.Deadletter, e.Bronze, e.Silver, e.Quarantined, e.Dropped, e.Duplicates, e.Late)
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	for _, b := range r.Broken {
+		fmt.Fprintln(w, "BROKEN", b)
+	}
+	state := "drained"
+	if !r.Drained {
+		state = "not drained: some readings are still on their way"
+	}
+	verdict := "every sum holds"
+	if !r.OK {
+		verdict = fmt.Sprintf("%d sums do not hold", len(r.Broken))
+	}
+	_, err := fmt.Fprintf(w, "%d edges, %s; %s\n", len(r.Edges), verdict, state)
+	return err
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"database/sql"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/headrace/headrace/internal/duck"
+	"github.com/headrace/headrace/lake/catalog"
+	"github.com/headrace/headrace/server/datadir"
+)
+
+// sqlCmd runs one query over the Delta tables of a data directory.
+type sqlCmd struct {
+	Query  string `arg:"" optional:"" help:"A query in DuckDB's SQL; without one the tables are listed."`
+	Dir    string `help:"Data directory." default:"./headrace-data" type:"path"`
+	Output string `help:"Form of the answer: table, csv or json." enum:"table,csv,json" default:"table"`
+}
+
+const listTables = `SELECT table_schema AS "schema", table_name AS "table", count(*) AS "columns"
+FROM information_schema.columns WHERE table_schema <> 'main' GROUP BY ALL ORDER BY ALL`
+
+// Help shows examples.
+func (sqlCmd) Help() string {
+	return `Reads the newest version of every table; a running Headrace is not disturbed.
+
+Examples:
+  headrace sql
+  headrace sql "SELECT path, count(*) AS n, max(event_time) FROM silver.readings GROUP BY ALL"
+  headrace sql "FROM gold.windows_1m WHERE coverage < 0.5" --output csv`
+}
+
+// Run runs the query and prints its rows.
+func (c sqlCmd) Run(e *env) error {
+	if err := datadir.Check(c.Dir); err != nil {
+		return err
+	}
+	scratch, err := os.MkdirTemp("", "headrace-sql-")
+	if err != nil {
+		return fmt.Errorf("making a scratch directory: %w", err)
+	}
+	defer os.RemoveAll(scratch)
+	lake := filepath.Join(c.Dir, "lake")
+	db, err := duck.Open(e.ctx, duck.Options{TempDir: scratch, MemoryLimit: "512MB"})
+	if err != nil {
+		return err
+	}
+	session, err := db.Session(e.ctx)
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	err = c.query(e, lake, session)
+	return errors.Join(err, session.Close(), db.Close())
+}
+
+func (c sqlCmd) query(e *env, lake string, session *duck.Session) error {
+	if err := mountLake(e, lake, session); err != nil {
+		return err
+	}
+	query := c.Query
+	if strings.TrimSpace(query) == "" {
+		query = listTables
+	}
+	rows, err := session.Query(e.ctx, query)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	switch c.Output {
+	case "json":
+		err = writeJSON(e.stdout, rows)
+	case "csv":
+		err = writeCSV(e.stdout, rows)
+	default:
+		err = writeTable(e.stdout, rows)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	return nil
+}
+
+// each scans every row into values that [text] and JSON can print.
+func each(rows *sql.Rows, f func([]any) error) error {
+	cols, err := rows.Columns()
+	if err != nil {
+		return err
+	}
+	values, pointers := make([]any, len(cols)), make([]any, len(cols))
+	for i := range values {
+		pointers[i] = &values[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(pointers...); err != nil {
+			return err
+		}
+		for i, v := range values {
+			values[i] = plain(v)
+		}
+		if err := f(values); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// plain turns a driver's value into what JSON can carry: times in RFC 3339,
+// NaN and infinities as null.
+func plain(v any) any {
+	switch v := v.(type) {
+	case time.Time:
+		return v.UTC().Format("2006-01-02T15:04:05.999999Z07:00")
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil
+		}
+	case []byte:
+		return string(v)
+	case fmt.Stringer:
+		return v.String()
+	}
+	return v
+}
+
+func text(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case []any:
+		parts := make([]string, len(v))
+		for i, x := range v {
+			parts[i] = text(x)
+		}
+		return strings.Join(parts, ", ")
+	}
+	return fmt.Sprint(v)
+}
+
+func writeJSON(w io.Writer, rows *sql.Rows) error {
+	cols, err := rows.Columns()
+	if err != nil {
+		return err
+	}
+	sep := "["
+	err = each(rows, func(values []any) error {
+		var line strings.Builder
+		line.WriteString(sep + "\n {")
+		sep = ","
+		// Written by hand to keep the columns in the query's order.
+		for i, v := range values {
+			name, err := json.Marshal(cols[i])
+			if err != nil {
+				return err
+			}
+			value, err := json.Marshal(v)
+			if err != nil {
+				return fmt.Errorf("column %s: %w", cols[i], err)
+			}
+			if i > 0 {
+				line.WriteString(", ")
+			}
+			fmt.Fprintf(&line, "%s: %s", name, value)
+		}
+		line.WriteString("}")
+		_, err := io.WriteString(w, line.String())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if sep == "[" {
+		_, err = io.WriteString(w, "[]\n")
+	} else {
+		_, err = io.WriteString(w, "\n]\n")
+	}
+	return err
+}
+
+func writeCSV(w io.Writer, rows *sql.Rows) error {
+	cols, err := rows.Columns()
+	if err != nil {
+		return err
+	}
+	out := csv.NewWriter(w)
+	if err := out.Write(cols); err != nil {
+		return err
+	}
+	line := make([]string, len(cols))
+	err = each(rows, func(values []any) error {
+		for i, v := range values {
+			line[i] = text(v)
+		}
+		return out.Write(line)
+	})
+	out.Flush()
+	return errors.Join(err, out.Error())
+}
+
+func writeTable(w io.Writer, rows *sql.Rows) error {
+	cols, err := rows.Columns()
+	if err != nil {
+		return err
+	}
+	out := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(out, strings.Join(cols, "\t"))
+	n := 0
+	err = each(rows, func(values []any) error {
+		n++
+		line := make([]string, len(values))
+		for i, v := range values {
+			line[i] = strings.NewReplacer("\t", " ", "\n", " ").Replace(text(v))
+		}
+		_, err := fmt.Fprintln(out, strings.Join(line, "\t"))
+		return err
+	})
+	if err := errors.Join(err, out.Flush()); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "(%d rows)\n", n)
+	return err
+}
+
+// mountLake makes every table of the lake a view of the session.
+func mountLake(e *env, lake string, session *duck.Session) error {
+	cat, err := catalog.Open(e.ctx, lake)
+	if err != nil {
+		return err
+	}
+	_, err = cat.Mount(e.ctx, session, nil)
+	return err
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/headrace/headrace/server/datadir"
+	"github.com/headrace/headrace/server/roles"
+)
+
+// common are the flags of up and run. Every one is a key of the configuration
+// file too; a flag wins.
+type common struct {
+	Config kong.ConfigFlag `help:"Configuration file (YAML)." placeholder:"FILE"`
+	Dir    string          `help:"Data directory: everything that must outlive the process." default:"./headrace-data" type:"path"`
+
+	Replay       string `help:"Send recordings through the whole path: skab:DIR." placeholder:"FORM:DIR"`
+	Speed        string `help:"Plant seconds per second of a replay, or max." default:"1" placeholder:"N|max"`
+	Filters      string `help:"Filter set of the edges: default or none." enum:"default,none" default:"default"`
+	UntilDrained bool   `help:"End, with exit code 0, when every reading of the replay is where it ends."`
+
+	ListenMQTT     string `name:"listen-mqtt" help:"Address for MQTT; port 0 chooses one." default:"127.0.0.1:1883" placeholder:"HOST:PORT"`
+	ListenKafka    string `name:"listen-kafka" help:"Address for Kafka clients." default:"127.0.0.1:9092" placeholder:"HOST:PORT"`
+	ListenHTTP     string `name:"listen-http" help:"Address for the page and the API." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+	AdvertiseKafka string `name:"advertise-kafka" help:"Address that Kafka clients are told to use, if it is not the one listened on." placeholder:"HOST:PORT"`
+
+	Output  string `help:"Form of what is said on standard output: text or json." enum:"text,json" default:"text"`
+	Verbose bool   `short:"v" help:"Say more on standard error."`
+}
+
+type upCmd struct{ common }
+
+// Help shows examples.
+func (upCmd) Help() string {
+	return `Starts MQTT broker, bridge, Kafka log, lake, live twin and page in one process, on loopback.
+Ctrl-C stops it; the next start with the same --dir goes on where it was.
+
+Examples:
+  headrace up
+  headrace up --replay skab:recordings --speed 60
+  headrace up --replay skab:recordings --filters none --speed max --until-drained`
+}
+
+// Run runs every role until Ctrl-C or until the replay has drained.
+func (c upCmd) Run(e *env) error { return c.start(e, roles.Options{Roles: roles.All()}) }
+
+type runCmd struct {
+	common
+	Roles        []string      `help:"What this process does: edge, broker, bridge, spine, lake, http." required:"" placeholder:"ROLE,…"`
+	MQTT         []string      `name:"mqtt" help:"Outside MQTT brokers, tried in order." placeholder:"tcp://HOST:PORT,…"`
+	Kafka        []string      `name:"kafka" help:"Outside Kafka brokers." placeholder:"HOST:PORT,…"`
+	Lake         string        `help:"Folder of the lake, if several processes share one; its registry lies beside it." placeholder:"DIR" type:"path"`
+	KafkaSession time.Duration `help:"How long a silent lake worker keeps its share." default:"10s"`
+}
+
+// Help shows examples.
+func (runCmd) Help() string {
+	return `Examples:
+  headrace run --roles broker,bridge,spine,lake,http --dir centre
+  headrace run --roles edge --replay skab:recordings --mqtt tcp://127.0.0.1:1883 --dir edge
+  headrace run --roles lake --kafka 127.0.0.1:9092 --lake centre/lake --dir worker-2`
+}
+
+// Run runs the chosen roles.
+func (c runCmd) Run(e *env) error {
+	rs, err := roles.Parse(c.Roles)
+	if err != nil {
+		return err
+	}
+	return c.start(e, roles.Options{Roles: rs, MQTT: c.MQTT, Kafka: c.Kafka, Lake: c.Lake, KafkaSession: c.KafkaSession})
+}
+
+func (c common) start(e *env, o roles.Options) (err error) {
+	o.Speed, err = parseSpeed(c.Speed)
+	if err != nil {
+		return err
+	}
+	level := slog.LevelWarn
+	if c.Verbose {
+		level = slog.LevelInfo
+	}
+	o.Log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
+	o.ListenMQTT, o.ListenKafka, o.ListenHTTP = c.ListenMQTT, c.ListenKafka, c.ListenHTTP
+	o.AdvertiseKafka, o.Replay, o.Filters, o.UntilDrained = c.AdvertiseKafka, c.Replay, c.Filters, c.UntilDrained
+	o.Version, o.Reached = version, reached()
+	o.Ready = func(r datadir.Run) { c.announce(e, o, r) }
+	if err := o.Check(); err != nil {
+		return err
+	}
+	o.Dir, err = datadir.Open(c.Dir, version, time.Now())
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	summary, err := roles.Run(e.ctx, o)
+	err = errors.Join(err, o.Dir.Close())
+	if err != nil {
+		return err
+	}
+	return c.conclude(e, summary, time.Since(start))
+}
+
+// parseSpeed reads a positive number or "max".
+func parseSpeed(s string) (float64, error) {
+	if s == "max" {
+		return roles.SpeedMax, nil
+	}
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || v <= 0 || v > 1e6 {
+		return 0, fmt.Errorf("--speed %s is neither a number above 0 (at most 1000000) nor max", s)
+	}
+	return v, nil
+}
+
+// announce says once what the process does and where its page is.
+func (c common) announce(e *env, o roles.Options, r datadir.Run) {
+	if c.Output == "json" {
+		_ = json.NewEncoder(e.stdout).Encode(map[string]any{"ready": true, "run": r})
+		return
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "headrace %s: %s\n", version, strings.Join(r.Roles, ", "))
+	for _, line := range [][2]string{{"MQTT", r.MQTT}, {"Kafka", r.Kafka}} {
+		if line[1] != "" {
+			fmt.Fprintf(&b, "  %-6s %s\n", line[0], line[1])
+		}
+	}
+	fmt.Fprintf(&b, "  %-6s %s\n", "state", o.Dir.Path())
+	if o.Replay != "" {
+		speed := "as fast as it goes"
+		if o.Speed != roles.SpeedMax {
+			speed = fmt.Sprintf("%g plant seconds per second", o.Speed)
+		}
+		fmt.Fprintf(&b, "  %-6s %s, filters %s, %s\n", "replay", o.Replay, o.Filters, speed)
+	}
+	if r.HTTP != "" {
+		fmt.Fprintf(&b, "  %-6s http://%s/\n", "page", r.HTTP)
+	}
+	if o.UntilDrained {
+		b.WriteString("ends when every reading is where it ends; Ctrl-C stops earlier\n")
+	} else {
+		b.WriteString("Ctrl-C stops it\n")
+	}
+	fmt.Fprint(e.stdout, b.String())
+}
+
+func (c common) conclude(e *env, s roles.Summary, took time.Duration) error {
+	if c.Output == "json" {
+		return json.NewEncoder(e.stdout).Encode(map[string]any{
+			"drained": s.Drained, "seconds": took.Seconds(), "counters": s.Counters,
+		})
+	}
+	what := "stopped; the next start goes on from here"
+	if s.Drained {
+		what = "drained: every reading is where it ends"
+	}
+	fmt.Fprintf(e.stdout, "%s (%s)\n", what, took.Round(100*time.Millisecond))
+	for _, counter := range s.Counters {
+		if counter.Value != 0 {
+			fmt.Fprintf(e.stdout, "  %-8s %-24s %d\n", counter.Station, counter.Name, counter.Value)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,264 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/headrace/headrace/edge/filter"
+	"github.com/headrace/headrace/edge/outbox"
+	"github.com/headrace/headrace/edge/source"
+	"github.com/headrace/headrace/internal/mqttc"
+	"github.com/headrace/headrace/signal"
+)
+
+// Defaults of [Options].
+const (
+	DefaultPackDelay       = 200 * time.Millisecond
+	DefaultPackReadings    = 500
+	DefaultLiveWindow      = 4 << 20
+	DefaultHistoryWindow   = 2 << 20
+	DefaultResendAfter     = 10 * time.Second
+	DefaultMaxResendAfter  = 5 * time.Minute
+	DefaultHostGrace       = time.Minute
+	DefaultIdleEvery       = 10 * time.Second
+	DefaultMinReconnect    = 250 * time.Millisecond
+	DefaultMaxReconnect    = 15 * time.Second
+	DefaultGoodbyeTimeout  = 2 * time.Second
+	defaultRebirthPatience = 500 * time.Millisecond
+)
+
+// Options are what an agent needs. Durations and sizes that are zero take
+// their defaults; they are of wall time.
+type Options struct {
+	// Dir is the edge's own directory: D/edges/<group>/<node>.
+	Dir string
+	// Group is the site, and Node the Sparkplug edge node in it.
+	Group, Node string
+
+	Open   source.Opener
+	Filter *filter.Set
+	// Pace has the source deliver by the plant's clock; nil takes what comes.
+	Pace *source.Member
+	// Clock is the plant's.
+	Clock signal.Clock
+	// MQTT says where the brokers are and how to get in; client id, will,
+	// session and handler are the agent's.
+	MQTT    mqttc.Config
+	Log     *slog.Logger
+	Reached signal.Reached
+
+	QuotaBytes int64  // of the outbox
+	FloorBytes uint64 // free disk space below which intake waits
+
+	PackDelay      time.Duration // a reading waits so long for company
+	PackReadings   int           // or until a stream has so many
+	LiveWindow     int           // bytes sent and not acknowledged
+	HistoryWindow  int           // the same for what is sent again
+	ResendAfter    time.Duration // doubling with each try
+	MaxResendAfter time.Duration
+	HostGrace      time.Duration // how long a broker without an online host is kept
+	IdleEvery      time.Duration // how often complete_to is repeated
+	MinReconnect   time.Duration
+	MaxReconnect   time.Duration
+}
+
+// OutboxDir is where the edge with the given directory has its outbox.
+func OutboxDir(dir string) string { return filepath.Join(dir, "outbox") }
+
+// Agent is one edge node.
+type Agent struct {
+	opt    Options
+	log    *slog.Logger
+	outbox *outbox.Outbox
+	pub    *publisher
+
+	mu      sync.Mutex
+	figures []signal.Counter // the source's
+
+	ended   atomic.Bool // intake is at the source's end
+	drained chan struct{}
+}
+
+// New opens the outbox. Every agent must be run, or closed.
+func New(opt Options) (*Agent, error) {
+	setDefaults(&opt)
+	a := &Agent{opt: opt, log: opt.Log.With("edge", opt.Group+"/"+opt.Node), drained: make(chan struct{})}
+	if err := a.open(); err != nil {
+		if opt.Pace != nil {
+			opt.Pace.End()
+		}
+		return nil, fmt.Errorf("starting edge %s/%s: %w", opt.Group, opt.Node, err)
+	}
+	return a, nil
+}
+
+func (a *Agent) open() error {
+	o := &a.opt
+	if o.Open == nil || o.Filter == nil || o.Clock == nil || len(o.MQTT.Addresses) == 0 {
+		return errors.New("source, filter, clock and MQTT address must be given")
+	}
+	box, err := outbox.Open(outbox.Options{
+		Dir: OutboxDir(o.Dir), Edge: o.Group + "/" + o.Node, Log: a.log,
+		QuotaBytes: o.QuotaBytes, FloorBytes: o.FloorBytes, CommitDelay: o.PackDelay, Reached: o.Reached,
+	})
+	if err != nil {
+		return err
+	}
+	a.outbox = box
+	if a.pub, err = newPublisher(a); err != nil {
+		return errors.Join(err, box.Close())
+	}
+	return nil
+}
+
+func setDefaults(o *Options) {
+	def := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	number := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&o.PackDelay, DefaultPackDelay)
+	number(&o.PackReadings, DefaultPackReadings)
+	number(&o.LiveWindow, DefaultLiveWindow)
+	number(&o.HistoryWindow, DefaultHistoryWindow)
+	def(&o.ResendAfter, DefaultResendAfter)
+	def(&o.MaxResendAfter, DefaultMaxResendAfter)
+	def(&o.HostGrace, DefaultHostGrace)
+	def(&o.IdleEvery, DefaultIdleEvery)
+	def(&o.MinReconnect, DefaultMinReconnect)
+	def(&o.MaxReconnect, DefaultMaxReconnect)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Run opens an agent and runs it until ctx ends.
+func Run(ctx context.Context, opt Options) error {
+	a, err := New(opt)
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+// Run works until ctx ends, which is no error, or until the source or the disk
+// fails. It says goodbye to the broker, makes durable what was taken from the
+// source, and leaves nothing running.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var running sync.WaitGroup
+	var intake error
+	running.Go(func() {
+		if intake = a.intake(ctx); intake != nil {
+			cancel()
+		}
+	})
+	running.Go(func() { a.pub.run(ctx) })
+	running.Go(func() {
+		if !a.watch(ctx) {
+			cancel()
+		}
+	})
+	running.Wait()
+	if err := errors.Join(intake, a.Close()); err != nil {
+		return fmt.Errorf("running edge %s/%s: %w", a.opt.Group, a.opt.Node, err)
+	}
+	return nil
+}
+
+// Close releases an agent that is not run.
+func (a *Agent) Close() error {
+	if a.opt.Pace != nil {
+		a.opt.Pace.End()
+	}
+	return a.outbox.Close()
+}
+
+// watch reports when everything has been delivered, and returns false when the
+// outbox cannot go on.
+func (a *Agent) watch(ctx context.Context) bool {
+	told := false
+	for {
+		changed := a.outbox.Changed()
+		if a.outbox.Err() != nil {
+			return false
+		}
+		if !told && a.Drained() {
+			told = true
+			close(a.drained)
+		}
+		select {
+		case <-changed:
+		case <-a.pub.told:
+		case <-ctx.Done():
+			return true
+		}
+	}
+}
+
+// Drained tells whether the source has ended, Kafka has every message, and the
+// hosts were told how far each stream is complete.
+func (a *Agent) Drained() bool {
+	return a.ended.Load() && a.outbox.Drained() && a.pub.allTold.Load()
+}
+
+// DrainedC is closed when the agent is first [Agent.Drained].
+func (a *Agent) DrainedC() <-chan struct{} { return a.drained }
+
+// Status is an agent's state in words.
+type Status struct {
+	Edge      string // "group/node"
+	Connected bool   // to a broker
+	Online    bool   // a host is online there
+	Ended     bool   // the source has nothing more
+	Stalled   error  // why intake waits for disk space, or nil
+}
+
+// Status is how things stand now.
+func (a *Agent) Status() Status {
+	return Status{
+		Edge: a.opt.Group + "/" + a.opt.Node, Connected: a.pub.connected.Load(), Online: a.pub.online.Load(),
+		Ended: a.ended.Load(), Stalled: a.outbox.Stats().Stalled,
+	}
+}
+
+// Counters are the agent's figures. Those in readings add up:
+// emitted + derived + held = filtered + shipped + evicted.
+func (a *Agent) Counters() []signal.Counter {
+	s := a.outbox.Stats()
+	var out []signal.Counter
+	add := func(name string, v int64) { out = append(out, signal.Counter{Station: "edge", Name: name, Value: v}) }
+	add("emitted", int64(s.Emitted))
+	add("derived", int64(s.Derived))
+	add("held", int64(s.Held))
+	add("filtered", int64(s.Filtered))
+	add("shipped", int64(s.Shipped))
+	add("evicted", int64(s.Evicted))
+	add("retried", int64(s.Retried))
+	add("lost", int64(s.Lost))
+	add("in_flight_now", int64(s.WaitingReadings))
+	add("outbox_messages_now", int64(s.WaitingMessages))
+	add("outbox_bytes_now", s.Bytes)
+	add("corrupt_frames", int64(s.CorruptFrames))
+	stalled := int64(0)
+	if s.Stalled != nil {
+		stalled = 1
+	}
+	add("disk_full_now", stalled)
+	out = append(out, a.pub.counters()...)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append(out, a.figures...)
+}

@@ -1,0 +1,246 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/headrace/headrace/edge/filter"
+	"github.com/headrace/headrace/edge/outbox"
+	"github.com/headrace/headrace/edge/source"
+	"github.com/headrace/headrace/signal"
+)
+
+// quietDelay is how long readings wait to be committed of which nothing is
+// sent; maxTaken bounds how many.
+const (
+	quietDelay = time.Second
+	maxTaken   = 50_000
+)
+
+// intake goes from the source to the outbox until the source's end.
+func (a *Agent) intake(ctx context.Context) error {
+	position, state, ended := a.outbox.Position()
+	src, err := a.opt.Open(position, a.log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = src.Close() }()
+	f, err := a.opt.Filter.Open(state)
+	if err != nil {
+		return err
+	}
+	if a.opt.Pace != nil {
+		defer a.opt.Pace.End()
+		if r, ok := src.(source.Resumer); ok {
+			a.opt.Pace.Resume(r.Reached())
+		}
+	}
+	p := &packer{a: a, src: src, filter: f, streams: map[signal.Stream]int{}, ended: ended}
+	a.setFigures(src)
+	return p.run(ctx)
+}
+
+func (a *Agent) setFigures(src source.Source) {
+	figures := src.Figures()
+	a.mu.Lock()
+	a.figures = figures
+	a.mu.Unlock()
+}
+
+// packer collects readings into messages and commits them.
+type packer struct {
+	a      *Agent
+	src    source.Source
+	filter *filter.Filter
+	ended  bool // the outbox knows that the source has ended
+
+	// The pack: messages of one commit, one per stream.
+	messages []signal.Batch
+	seen     []outbox.Progress
+	streams  map[signal.Stream]int // place in messages and seen
+	taken    int
+	sent     int
+	tally    filter.Tally
+	out      []signal.Reading
+	since    time.Time // of its first reading
+	// due ends when the pack must be committed. It is made once a pack, since
+	// the source and the clock are asked often.
+	due  context.Context
+	stop context.CancelFunc
+}
+
+func (p *packer) run(ctx context.Context) error {
+	defer func() {
+		if p.stop != nil {
+			p.stop()
+		}
+	}()
+	for {
+		chunk, err := p.next(ctx)
+		switch {
+		case errors.Is(err, io.EOF):
+			return p.end(ctx)
+		case ctx.Err() != nil:
+			return p.leave()
+		case errors.Is(err, context.DeadlineExceeded):
+			if err := p.commit(ctx); err != nil {
+				return p.ending(ctx, err)
+			}
+			continue
+		case err != nil:
+			return errors.Join(err, p.leave())
+		}
+		for p.a.opt.Pace != nil {
+			err := p.a.opt.Pace.WaitUntil(p.until(ctx), chunk.Time)
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return p.leave()
+			}
+			if err := p.commit(ctx); err != nil {
+				return p.ending(ctx, err)
+			}
+		}
+		if err := p.add(chunk); err != nil {
+			return errors.Join(err, p.leave())
+		}
+		p.src.Take()
+		if p.full() {
+			if err := p.commit(ctx); err != nil {
+				return p.ending(ctx, err)
+			}
+		}
+	}
+}
+
+func (p *packer) next(ctx context.Context) (source.Chunk, error) {
+	chunk, err := p.src.Next(p.until(ctx))
+	if err != nil && ctx.Err() == nil && p.due != nil && p.due.Err() != nil {
+		err = context.DeadlineExceeded
+	}
+	return chunk, err
+}
+
+// until is ctx, ended when the pack is due.
+func (p *packer) until(ctx context.Context) context.Context {
+	if p.taken == 0 {
+		return ctx
+	}
+	if p.due == nil {
+		delay := p.a.opt.PackDelay
+		if p.sent == 0 {
+			delay = max(delay, quietDelay)
+		}
+		p.due, p.stop = context.WithDeadline(ctx, p.since.Add(delay))
+	}
+	return p.due
+}
+
+// add filters a chunk into the pack.
+func (p *packer) add(chunk source.Chunk) error {
+	if p.taken == 0 {
+		p.since = time.Now()
+	}
+	for i := range chunk.Samples {
+		s := &chunk.Samples[i]
+		if site, _, _ := s.Asset.Split(); site != p.a.opt.Group {
+			return fmt.Errorf("the source delivered asset %s, which is not of site %s", s.Asset, p.a.opt.Group)
+		}
+		stream := signal.NewStream(s.Asset, s.Class)
+		k, ok := p.streams[stream]
+		if !ok {
+			k = len(p.messages)
+			p.streams[stream] = k
+			p.messages = append(p.messages, signal.Batch{Origin: signal.Origin{Stream: stream, Config: p.a.opt.Filter.Hash()}})
+			p.seen = append(p.seen, outbox.Progress{Stream: stream})
+		}
+		p.seen[k].SeenTo = max(p.seen[k].SeenTo, s.Reading.EventTime, s.Reading.AliveAt)
+		p.taken++
+		p.out = p.filter.Apply(p.out[:0], s.Asset, s.Reading, &p.tally)
+		p.messages[k].Readings = append(p.messages[k].Readings, p.out...)
+		if len(p.out) > 0 && p.sent == 0 && p.due != nil {
+			p.stop() // what is sent may not wait as long as what is not
+			p.due = nil
+		}
+		p.sent += len(p.out)
+	}
+	return nil
+}
+
+func (p *packer) full() bool {
+	if p.taken >= maxTaken {
+		return true
+	}
+	for i := range p.messages {
+		if len(p.messages[i].Readings) >= p.a.opt.PackReadings {
+			return true
+		}
+		// Events are not kept waiting.
+		if _, class := p.messages[i].Stream.Split(); class == signal.Event && len(p.messages[i].Readings) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// commit hands the pack to the outbox, waiting while that has no room.
+func (p *packer) commit(ctx context.Context) error { return p.commitAs(ctx, false) }
+
+func (p *packer) commitAs(ctx context.Context, ended bool) error {
+	if p.stop != nil {
+		p.stop()
+		p.due, p.stop = nil, nil
+	}
+	if p.taken == 0 && ended == p.ended {
+		return nil
+	}
+	c := outbox.Commit{
+		Position: p.src.Position(), FilterState: p.filter.State(), SourceEnded: ended,
+		Seen: p.seen, Emitted: uint64(p.taken), Held: p.tally.Held, Filtered: p.tally.Filtered,
+	}
+	for _, m := range p.messages {
+		if len(m.Readings) > 0 {
+			c.Messages = append(c.Messages, m)
+		}
+	}
+	if _, err := p.a.outbox.Begin(ctx, c); err != nil {
+		return err
+	}
+	p.ended = ended
+	p.messages, p.seen, p.taken, p.sent, p.tally = nil, nil, 0, 0, filter.Tally{}
+	clear(p.streams)
+	p.a.setFigures(p.src)
+	return nil
+}
+
+// end commits the rest at the source's end.
+func (p *packer) end(ctx context.Context) error {
+	if err := p.commitAs(ctx, true); err != nil {
+		return p.ending(ctx, err)
+	}
+	if err := p.a.outbox.Flush(ctx); err != nil {
+		return p.ending(ctx, err)
+	}
+	p.a.ended.Store(true)
+	return nil
+}
+
+// leave commits what was taken when the agent is stopped. Without room for it,
+// it is taken again after the next start.
+func (p *packer) leave() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return p.ending(ctx, p.commit(ctx))
+}
+
+// ending makes an error of a wait that was called off none.
+func (p *packer) ending(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,62 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/headrace/headrace/signal"
+)
+
+// Sample is one reading of one asset.
+type Sample struct {
+	Asset   signal.Asset
+	Class   signal.Class
+	Reading signal.Reading
+}
+
+// Chunk is what a source delivers at once.
+type Chunk struct {
+	// Time is the plant's time at which the chunk happens: its newest event time.
+	Time    time.Time
+	Samples []Sample // valid until the next call of Next
+}
+
+// Source delivers readings. Its methods are called from one goroutine.
+type Source interface {
+	// Next returns what comes next, or io.EOF at the end. When ctx ends it
+	// returns ctx's error and loses nothing; any other error is final.
+	Next(ctx context.Context) (Chunk, error)
+	// Take says that the chunk which Next returned last is taken. Calling Next
+	// again says so too.
+	Take()
+	// Position stands after the last chunk taken. It is opaque to everybody
+	// else, and small.
+	Position() []byte
+	// Figures are what the source has counted since its beginning, over all
+	// openings: rows refused and the like.
+	Figures() []signal.Counter
+	Close() error
+}
+
+// Opener opens a source at a position, or at its beginning if there is none.
+// What the source has to say beside its readings it tells log.
+type Opener func(position []byte, log *slog.Logger) (Source, error)
+
+// Resumer is a source that knows the plant's time at the position at which it
+// was opened.
+type Resumer interface {
+	// Reached is the newest event time before the position; zero at the beginning.
+	Reached() time.Time
+}
+
+// ParseSpec splits what --replay takes: "skab:DIR".
+func ParseSpec(spec string) (kind, dir string, err error) {
+	kind, dir, ok := strings.Cut(spec, ":")
+	if !ok || dir == "" || kind != "skab" {
+		return "", "", fmt.Errorf("replay %q is not known; write skab:DIR, a folder of ;-separated CSV files", spec)
+	}
+	return kind, dir, nil
+}

@@ -1,0 +1,73 @@
+package pipeline
+
+import (
+	"context"
+
+	"github.com/headrace/headrace/internal/kafkac"
+	"github.com/headrace/headrace/record"
+)
+
+// TopicPartition is a partition of the spine.
+type TopicPartition = kafkac.TopicPartition
+
+// Feed is the spine as bronze reads it.
+type Feed interface {
+	// Topics tells id and partition count of the topics that bronze reads.
+	Topics(ctx context.Context) (map[string]kafkac.Topic, error)
+	// Offsets tells what each of their partitions holds.
+	Offsets(ctx context.Context) (map[TopicPartition]kafkac.Offsets, error)
+	// Join becomes a member of the consumer group. The callbacks mean what
+	// they mean to [kafkac.ConsumerConfig].
+	Join(assigned func(context.Context, []TopicPartition) (map[TopicPartition]int64, error),
+		revoked func(context.Context, []TopicPartition, bool)) (Member, error)
+}
+
+// Member is a membership of the consumer group; [kafkac.Consumer] is one.
+type Member interface {
+	Poll(ctx context.Context, maxRecords int) ([]kafkac.Fetched, error)
+	Seek(map[TopicPartition]int64)
+	CommitOffsets(ctx context.Context, next map[TopicPartition]int64) error
+	Close()
+}
+
+// readTopics are the topics that bronze.readings takes.
+func readTopics() []string { return []string{record.TopicReadings, record.TopicEvents} }
+
+// KafkaFeed reads the spine with the Kafka protocol.
+type KafkaFeed struct {
+	consumer kafkac.ConsumerConfig
+	admin    *kafkac.Admin
+}
+
+// NewKafkaFeed returns a feed that joins group. The consumer's topics and
+// callbacks are set by the feed; the rest of cfg is used as it is.
+func NewKafkaFeed(cfg kafkac.ConsumerConfig) (*KafkaFeed, error) {
+	admin, err := kafkac.NewAdmin(cfg.Config)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Topics = readTopics()
+	return &KafkaFeed{consumer: cfg, admin: admin}, nil
+}
+
+// Close lets go of the connections that are not a member's.
+func (f *KafkaFeed) Close() { f.admin.Close() }
+
+// Topics implements [Feed].
+func (f *KafkaFeed) Topics(ctx context.Context) (map[string]kafkac.Topic, error) {
+	return f.admin.Topics(ctx, readTopics()...)
+}
+
+// Offsets implements [Feed].
+func (f *KafkaFeed) Offsets(ctx context.Context) (map[TopicPartition]kafkac.Offsets, error) {
+	return f.admin.ListOffsets(ctx, readTopics()...)
+}
+
+// Join implements [Feed].
+func (f *KafkaFeed) Join(assigned func(context.Context, []TopicPartition) (map[TopicPartition]int64, error),
+	revoked func(context.Context, []TopicPartition, bool),
+) (Member, error) {
+	cfg := f.consumer
+	cfg.OnAssigned, cfg.OnRevoked = assigned, revoked
+	return kafkac.NewConsumer(cfg)
+}

@@ -1,0 +1,123 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/headrace/headrace/internal/duck"
+	"github.com/headrace/headrace/lake/pipeline"
+	"github.com/headrace/headrace/server"
+	"github.com/headrace/headrace/server/datadir"
+	"github.com/headrace/headrace/twin/state"
+	"github.com/headrace/headrace/ui"
+)
+
+const (
+	twinPoll = 250 * time.Millisecond // how often other processes' silver commits are looked for
+)
+
+// startHTTP starts the live twin, which follows silver, and the server.
+func (p *process) startHTTP(ctx context.Context) error {
+	if err := loopback("HTTP", "--listen-http", p.ListenHTTP); err != nil {
+		return err
+	}
+	if err := p.openRegistry(ctx); err != nil {
+		return err
+	}
+	if err := p.openDuck(ctx); err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.ListenHTTP)
+	if err != nil {
+		return fmt.Errorf("starting the page: %w; stop what uses the address, or choose another with --listen-http", err)
+	}
+	p.twin = state.New()
+	p.stack.run("live twin", p.followSilver)
+
+	s, err := server.New(server.Options{
+		Twin:     p.twin,
+		Registry: p.registry,
+		Series:   server.NewLakeSeries(p.lakeDir(), p.duck),
+		Counters: p.counters,
+		Clock:    p.clock,
+		Status:   p.status,
+		UI:       ui.FS(),
+		Log:      p.Log,
+		Version:  p.Version,
+	})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	p.run.HTTP = listener.Addr().String()
+	p.stack.run("HTTP", func(ctx context.Context) error { return s.Serve(ctx, listener) })
+	return nil
+}
+
+// followSilver feeds the live twin from silver's commits, whoever makes them.
+func (p *process) followSilver(ctx context.Context) error {
+	opts := pipeline.TailOptions{Dir: p.lakeDir(), DB: p.duck, Poll: twinPoll}
+	if p.lake != nil {
+		opts.Wake = p.lake.SilverChanged()
+	}
+	var rows []state.Row
+	return pipeline.TailSilver(ctx, opts, func(_ int64, silver []pipeline.SilverRow) error {
+		rows = rows[:0]
+		for _, r := range silver {
+			rows = append(rows, state.Row(r))
+		}
+		p.twin.Apply(rows)
+		return nil
+	})
+}
+
+// openDuck opens the one SQL engine of the process.
+func (p *process) openDuck(ctx context.Context) error {
+	if p.duck != nil {
+		return nil
+	}
+	db, err := duck.Open(ctx, duck.Options{MemoryLimit: duckMemory, Threads: 2, TempDir: p.Dir.Path("tmp")})
+	if err != nil {
+		return err
+	}
+	p.duck = db
+	p.stack.onStop("SQL engine", db.Close)
+	return nil
+}
+
+// duckMemory bounds the SQL engine, beyond which it spills to disk.
+const duckMemory = "96MB"
+
+func (p *process) status() server.Status {
+	p.mu.Lock()
+	ready := p.ready
+	p.mu.Unlock()
+	s := server.Status{Ready: ready, Speed: 1, Version: p.Version, Roles: p.run.Roles, Addresses: addresses(p.run)}
+	if p.replay != nil {
+		s.Speed = p.Speed
+		s.Drained = true
+		for _, a := range p.agents {
+			s.Drained = s.Drained && a.Drained()
+		}
+	}
+	if p.lake != nil {
+		for _, f := range p.lake.Status() {
+			if f.Err != "" {
+				s.Problems = append(s.Problems, fmt.Sprintf("%s: %s", f.Flow, f.Err))
+			}
+		}
+	}
+	return s
+}
+
+func addresses(r datadir.Run) map[string]string {
+	out := map[string]string{}
+	for name, addr := range map[string]string{"mqtt": r.MQTT, "kafka": r.Kafka, "http": r.HTTP} {
+		if addr != "" {
+			out[name] = addr
+		}
+	}
+	return out
+}

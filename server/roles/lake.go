@@ -1,0 +1,85 @@
+package roles
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/headrace/headrace/internal/kafkac"
+	"github.com/headrace/headrace/lake/medallion"
+	"github.com/headrace/headrace/lake/pipeline"
+	"github.com/headrace/headrace/twin/registry"
+)
+
+// lakeGroup is the consumer group in which lake workers share the spine.
+const lakeGroup = "headrace.lake"
+
+// openRegistry opens the authority on assets and sensors, and tells it of the
+// assets that a replay brings.
+func (p *process) openRegistry(ctx context.Context) error {
+	if p.registry != nil {
+		return nil
+	}
+	reg, err := registry.Open(ctx, p.registryFile(), registry.Options{Clock: p.clock, Log: p.Log})
+	if err != nil {
+		return err
+	}
+	p.registry = reg
+	p.stack.onStop("registry", reg.Close)
+	if p.replay == nil {
+		return nil
+	}
+	if _, err := reg.ApplyReplay(ctx, p.replay.site, p.replay.assets()); err != nil {
+		return fmt.Errorf("registering the assets of %s: %w", p.Replay, err)
+	}
+	return nil
+}
+
+func (p *process) startLake(ctx context.Context) error {
+	if err := p.openRegistry(ctx); err != nil {
+		return err
+	}
+	if err := p.openDuck(ctx); err != nil {
+		return err
+	}
+	var files []pipeline.File
+	for _, f := range medallion.Files() {
+		files = append(files, pipeline.File(f))
+	}
+	parsed, err := pipeline.Parse(files)
+	if err != nil {
+		return err
+	}
+	session := p.KafkaSession
+	if session == 0 {
+		session = 10 * time.Second
+	}
+	feed, err := pipeline.NewKafkaFeed(kafkac.ConsumerConfig{
+		Config:         kafkac.Config{Brokers: p.kafka, ClientID: "headrace-lake", Log: p.Log.With("station", "lake")},
+		Group:          lakeGroup,
+		SessionTimeout: session,
+	})
+	if err != nil {
+		return err
+	}
+	p.stack.onStop("lake's reader", func() error { feed.Close(); return nil })
+	opts := pipeline.Options{
+		Dir:      p.lakeDir(),
+		DB:       p.duck,
+		Feed:     feed,
+		Registry: p.registry,
+		Pipeline: parsed,
+		Clock:    p.clock,
+		Log:      p.Log.With("station", "lake"),
+		Reached:  p.Reached,
+	}
+	if p.log != nil {
+		opts.Committed = p.trim
+	}
+	p.lake, err = pipeline.New(ctx, opts)
+	if err != nil {
+		return err
+	}
+	p.stack.run("lake", p.lake.Run)
+	return nil
+}

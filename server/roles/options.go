@@ -1,0 +1,109 @@
+package roles
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/headrace/headrace/internal/strictyaml"
+	"github.com/headrace/headrace/server/datadir"
+	"github.com/headrace/headrace/signal"
+)
+
+// Role is one thing that a process can be.
+type Role string
+
+// The roles, in the order of a reading's way.
+const (
+	Edge   Role = "edge"   // edge agents: source, filter, outbox, publisher
+	Broker Role = "broker" // the embedded MQTT broker
+	Bridge Role = "bridge" // MQTT to Kafka
+	Spine  Role = "spine"  // the embedded Kafka log
+	Lake   Role = "lake"   // bronze, silver, gold
+	HTTP   Role = "http"   // API, live updates, page
+)
+
+// All lists every role.
+func All() []Role { return []Role{Edge, Broker, Bridge, Spine, Lake, HTTP} }
+
+// Parse reads a list of role names.
+func Parse(names []string) ([]Role, error) {
+	all := All()
+	var known []string
+	for _, r := range all {
+		known = append(known, string(r))
+	}
+	var out []Role
+	for _, n := range names {
+		n = strings.TrimSpace(n)
+		if !slices.Contains(known, n) {
+			msg := fmt.Sprintf("role %q is not known; the roles are %s", n, strings.Join(known, ", "))
+			if near := strictyaml.Nearest(n, known); near != "" {
+				msg += fmt.Sprintf("; did you mean %q?", near)
+			}
+			return nil, fmt.Errorf("%s", msg)
+		}
+		if !slices.Contains(out, Role(n)) {
+			out = append(out, Role(n))
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("no role is given; name some of %s with --roles", strings.Join(known, ", "))
+	}
+	return out, nil
+}
+
+// Options say what a process does.
+type Options struct {
+	Dir   *datadir.Dir
+	Roles []Role
+
+	ListenMQTT, ListenKafka, ListenHTTP string // host:port; port 0 chooses one
+	AdvertiseKafka                      string // host:port that Kafka clients are told, "" the listener's own
+
+	MQTT  []string // outside brokers (tcp://host:port); empty: the broker of this process
+	Kafka []string // outside Kafka (host:port); empty: the spine of this process
+	Lake  string   // folder of the lake; "" is lake in Dir
+
+	Replay       string  // "skab:DIR", "" none
+	Speed        float64 // plant seconds per second; SpeedMax follows event time
+	Filters      string  // "none" or "default"
+	UntilDrained bool
+
+	// KafkaSession is how long a silent lake worker keeps its partitions.
+	KafkaSession time.Duration
+
+	Version string
+	Log     *slog.Logger
+	Reached signal.Reached
+	// Ready is called once everything serves.
+	Ready func(datadir.Run)
+}
+
+// SpeedMax lets the plant's clock follow event time.
+const SpeedMax = 0
+
+func (o *Options) has(r Role) bool { return slices.Contains(o.Roles, r) }
+
+// Check finds what cannot work before anything starts.
+func (o *Options) Check() error {
+	needsMQTT := o.has(Edge) && o.Replay != "" || o.has(Bridge)
+	needsKafka := o.has(Bridge) || o.has(Lake)
+	switch {
+	case needsMQTT && !o.has(Broker) && len(o.MQTT) == 0:
+		return fmt.Errorf("the roles edge and bridge need an MQTT broker; add the role broker, or name one with --mqtt tcp://HOST:PORT")
+	case needsKafka && !o.has(Spine) && len(o.Kafka) == 0:
+		return fmt.Errorf("the roles bridge and lake need Kafka; add the role spine, or name one with --kafka HOST:PORT")
+	case o.has(Edge) && o.Replay == "" && len(o.Roles) == 1:
+		return fmt.Errorf("the role edge has no source; name one with --replay skab:DIR")
+	case o.Replay != "" && !o.has(Edge):
+		return fmt.Errorf("--replay needs the role edge")
+	case o.UntilDrained && o.Replay == "":
+		return fmt.Errorf("--until-drained needs something that ends; add --replay skab:DIR")
+	case o.UntilDrained && !o.has(Lake):
+		return fmt.Errorf("--until-drained needs the role lake: a reading ends in its tables")
+	}
+	return nil
+}

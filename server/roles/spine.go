@@ -1,0 +1,132 @@
+package roles
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/headrace/headrace/internal/kafkac"
+	"github.com/headrace/headrace/internal/mqttc"
+	"github.com/headrace/headrace/lake/pipeline"
+	"github.com/headrace/headrace/record"
+	"github.com/headrace/headrace/server/datadir"
+	"github.com/headrace/headrace/spine/bridge"
+	"github.com/headrace/headrace/spine/broker"
+	spinelog "github.com/headrace/headrace/spine/log"
+)
+
+// partitions are those of the embedded spine. They are fixed for a topic's
+// life; a power of two, so that a partition holds whole shards of the lake.
+func partitions() map[string]int {
+	return map[string]int{
+		record.TopicReadings:   4,
+		record.TopicEvents:     4,
+		record.TopicRaw:        4,
+		record.TopicDeadletter: 1,
+	}
+}
+
+const (
+	brokerClose = 2 * time.Second
+	trimTimeout = 5 * time.Second
+	adminWait   = 30 * time.Second
+)
+
+func (p *process) startSpine(context.Context) error {
+	if err := loopback("Kafka", "--listen-kafka", p.ListenKafka); err != nil {
+		return err
+	}
+	l, err := spinelog.Start(spinelog.Options{
+		Listen:     p.ListenKafka,
+		Advertise:  p.AdvertiseKafka,
+		Dir:        p.Dir.Path("spine"),
+		Partitions: partitions(),
+		FloorBytes: floorBytes,
+		Log:        p.Log.With("station", "spine"),
+	})
+	if err != nil {
+		return err
+	}
+	p.log = l
+	p.stack.onStop("spine", l.Close)
+	p.run.Kafka = l.Addr()
+	p.kafka = []string{l.Addr()}
+	return nil
+}
+
+func (p *process) startBroker(ctx context.Context) error {
+	if err := loopback("MQTT", "--listen-mqtt", p.ListenMQTT); err != nil {
+		return err
+	}
+	b, err := broker.Start(ctx, broker.Options{
+		Listen: p.ListenMQTT,
+		Dir:    p.Dir.Path("broker"),
+		Log:    p.Log.With("station", "broker"),
+	})
+	if err != nil {
+		return err
+	}
+	p.broker = b
+	p.stack.onStop("broker", closing(brokerClose, b.Close))
+	p.run.MQTT = b.Addr()
+	p.mqtt = []string{"tcp://" + b.Addr()}
+	return nil
+}
+
+func (p *process) startBridge(ctx context.Context) error {
+	cfg := kafkac.Config{Brokers: p.kafka, ClientID: "headrace-bridge", Log: p.Log.With("station", "bridge")}
+	if p.log == nil {
+		if err := ensureTopics(ctx, cfg); err != nil {
+			return err
+		}
+	}
+	producer, err := kafkac.NewProducer(kafkac.ProducerConfig{Config: cfg})
+	if err != nil {
+		return err
+	}
+	p.stack.onStop("bridge's producer", func() error { producer.Close(); return nil })
+	b, err := bridge.New(bridge.Options{
+		MQTT:     mqttc.Config{Addresses: p.mqtt},
+		Producer: producer,
+		Clock:    p.clock,
+		Log:      p.Log.With("station", "bridge"),
+		Reached:  p.Reached,
+	})
+	if err != nil {
+		return err
+	}
+	p.bridge = b
+	p.stack.run("bridge", b.Run)
+	return nil
+}
+
+// ensureTopics makes the topics on a Kafka that is not ours.
+func ensureTopics(ctx context.Context, cfg kafkac.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, adminWait)
+	defer cancel()
+	admin, err := kafkac.NewAdmin(cfg)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	if err := admin.EnsureTopics(ctx, partitions(), nil); err != nil {
+		return fmt.Errorf("making the topics of Kafka at %v: %w", cfg.Brokers, err)
+	}
+	return nil
+}
+
+// trim lets the spine forget what every table of bronze has.
+func (p *process) trim(ctx context.Context, committed map[pipeline.TopicPartition]int64) {
+	ctx, cancel := context.WithTimeout(ctx, trimTimeout)
+	defer cancel()
+	if err := p.log.Trim(ctx, committed); err != nil && ctx.Err() == nil {
+		p.Log.Warn("trimming the spine", "error", err)
+	}
+}
+
+// OpenSpine opens the spine of a data directory that no process uses, to read it.
+func OpenSpine(dir *datadir.Dir) (*spinelog.Log, error) {
+	return spinelog.Start(spinelog.Options{
+		Listen: "127.0.0.1:0", Dir: dir.Path("spine"), Partitions: partitions(), FloorBytes: 1,
+	})
+}

@@ -1,0 +1,143 @@
+// What the server says, as it says it, and what the page makes of it.
+import type { Value } from "./format";
+
+export type Status = "good" | "silent" | "stale" | "bad";
+
+export interface Asset {
+  id: string;
+  site: string;
+  line: string;
+  asset: string;
+  class: string;
+  description: string;
+  owner: string;
+  claimed: boolean;
+  sensors: number;
+  event_time: string | null;
+  status: Status;
+}
+
+export interface Reading {
+  path: string;
+  kind: string;
+  value: number | null;
+  text: string | null;
+  unit: string;
+  event_time: string | null;
+  alive_at: string | null;
+  quality: number | null;
+  good: boolean | null;
+}
+
+export interface Sensor extends Reading {
+  sensor: string;
+  limits: { min: number | null; max: number | null };
+  interpolation: string;
+  max_hold_seconds: number;
+  owner: string;
+  claimed: boolean;
+}
+
+export interface AssetDetail extends Omit<Asset, "sensors"> {
+  sensors: Sensor[];
+}
+
+export interface Series {
+  unit: string;
+  from: string;
+  to: string;
+  mode: "raw" | "buckets";
+  count: number;
+  t: number[];
+  value?: (number | null)[];
+  good?: boolean[];
+  min?: (number | null)[];
+  max?: (number | null)[];
+  mean?: (number | null)[];
+  bucket_seconds?: number;
+}
+
+export interface Station {
+  station: string;
+  counters: { name: string; value: number }[];
+}
+
+export interface ServerStatus {
+  ready: boolean;
+  plant_time: string;
+  speed: number | null;
+  drained: boolean;
+  version: string;
+  roles: string[];
+  addresses: Record<string, string>;
+  problems: string[];
+}
+
+export interface Unclaimed {
+  path: string;
+  since: string;
+}
+
+/** An answer that is not what was asked for; status 0 is no answer at all. */
+export class ApiError extends Error {
+  readonly status: number;
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+const root = "/api/v1/";
+
+/** Names as URL segments. */
+export const segments = (path: string) => path.split("/").map(encodeURIComponent).join("/");
+
+async function get<T>(path: string, abort?: AbortSignal): Promise<T> {
+  let answer: Response;
+  try {
+    answer = await fetch(root + path, { headers: { accept: "application/json" }, signal: abort ?? null });
+  } catch (err) {
+    if (abort?.aborted) throw err;
+    throw new ApiError(0, "The server does not answer.");
+  }
+  if (!answer.ok) {
+    const problem = (await answer.json().catch(() => null)) as { detail?: string; title?: string } | null;
+    throw new ApiError(answer.status, problem?.detail ?? problem?.title ?? `The server answered ${answer.status}.`);
+  }
+  return (await answer.json()) as T;
+}
+
+export const getAssets = () => get<{ plant_time: string; assets: Asset[] }>("assets");
+export const getStatus = () => get<ServerStatus>("status");
+export const getUnclaimed = () => get<{ sensors: Unclaimed[] | null }>("registry/unclaimed");
+export const getAsset = (id: string, abort?: AbortSignal) => get<AssetDetail>(`assets/${segments(id)}`, abort);
+
+export function getSeries(path: string, from: number, to: number, points: number, abort?: AbortSignal): Promise<Series> {
+  const query = new URLSearchParams({
+    from: new Date(from).toISOString(),
+    to: new Date(to).toISOString(),
+    points: String(points),
+  });
+  return get<Series>(`sensors/${segments(path)}?${query}`, abort);
+}
+
+/** A reading's value; a truth value arrives as 0 or 1. */
+export function valueOf(r: Reading): Value {
+  if (r.kind === "text") return r.text;
+  if (r.kind === "bool" && r.value !== null) return r.value !== 0;
+  return r.value;
+}
+
+/** Milliseconds since the epoch, or null. */
+export const time = (s: string | null) => (s === null ? null : Date.parse(s));
+
+/** What is worse has the higher number. */
+export const severity: Record<Status, number> = { good: 0, silent: 1, stale: 2, bad: 3 };
+
+/** The state of a sensor at plant time now, by the rule the server uses. */
+export function statusOf(s: Sensor, now: number | null): Status {
+  const alive = time(s.alive_at ?? s.event_time);
+  if (alive === null) return "silent";
+  if (s.good === false) return "bad";
+  return now !== null && now - alive > s.max_hold_seconds * 1000 ? "stale" : "good";
+}
