@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/headrace/headrace/edge/filter"
@@ -19,18 +18,16 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultPackDelay       = 200 * time.Millisecond
-	DefaultPackReadings    = 500
-	DefaultLiveWindow      = 4 << 20
-	DefaultHistoryWindow   = 2 << 20
-	DefaultResendAfter     = 10 * time.Second
-	DefaultMaxResendAfter  = 5 * time.Minute
-	DefaultHostGrace       = time.Minute
-	DefaultIdleEvery       = 10 * time.Second
-	DefaultMinReconnect    = 250 * time.Millisecond
-	DefaultMaxReconnect    = 15 * time.Second
-	DefaultGoodbyeTimeout  = 2 * time.Second
-	defaultRebirthPatience = 500 * time.Millisecond
+	DefaultPackDelay      = 200 * time.Millisecond
+	DefaultPackReadings   = 500
+	DefaultLiveWindow     = 4 << 20
+	DefaultHistoryWindow  = 2 << 20
+	DefaultResendAfter    = 10 * time.Second
+	DefaultMaxResendAfter = 5 * time.Minute
+	DefaultHostGrace      = time.Minute
+	DefaultIdleEvery      = 10 * time.Second
+	DefaultMinReconnect   = 250 * time.Millisecond
+	DefaultMaxReconnect   = 15 * time.Second
 )
 
 // Options are what an agent needs. Durations and sizes that are zero take
@@ -81,14 +78,14 @@ type Agent struct {
 	mu      sync.Mutex
 	figures []signal.Counter // the source's
 
-	ended   atomic.Bool // intake is at the source's end
+	ended   chan struct{} // closed when intake is at the source's end
 	drained chan struct{}
 }
 
 // New opens the outbox. Every agent must be run, or closed.
 func New(opt Options) (*Agent, error) {
 	setDefaults(&opt)
-	a := &Agent{opt: opt, log: opt.Log.With("edge", opt.Group+"/"+opt.Node), drained: make(chan struct{})}
+	a := &Agent{opt: opt, log: opt.Log.With("edge", opt.Group+"/"+opt.Node), ended: make(chan struct{}), drained: make(chan struct{})}
 	if err := a.open(); err != nil {
 		if opt.Pace != nil {
 			opt.Pace.End()
@@ -189,19 +186,22 @@ func (a *Agent) Close() error {
 // watch reports when everything has been delivered, and returns false when the
 // outbox cannot go on.
 func (a *Agent) watch(ctx context.Context) bool {
-	told := false
+	ended := a.ended
+	done := false
 	for {
 		changed := a.outbox.Changed()
 		if a.outbox.Err() != nil {
 			return false
 		}
-		if !told && a.Drained() {
-			told = true
+		if !done && a.Drained() {
+			done = true
 			close(a.drained)
 		}
 		select {
 		case <-changed:
-		case <-a.pub.told:
+		case <-a.pub.toldSignal:
+		case <-ended:
+			ended = nil
 		case <-ctx.Done():
 			return true
 		}
@@ -211,7 +211,16 @@ func (a *Agent) watch(ctx context.Context) bool {
 // Drained tells whether the source has ended, Kafka has every message, and the
 // hosts were told how far each stream is complete.
 func (a *Agent) Drained() bool {
-	return a.ended.Load() && a.outbox.Drained() && a.pub.allTold.Load()
+	return a.hasEnded() && a.outbox.Drained() && a.pub.allTold.Load()
+}
+
+func (a *Agent) hasEnded() bool {
+	select {
+	case <-a.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // DrainedC is closed when the agent is first [Agent.Drained].
@@ -230,7 +239,7 @@ type Status struct {
 func (a *Agent) Status() Status {
 	return Status{
 		Edge: a.opt.Group + "/" + a.opt.Node, Connected: a.pub.connected.Load(), Online: a.pub.online.Load(),
-		Ended: a.ended.Load(), Stalled: a.outbox.Stats().Stalled,
+		Ended: a.hasEnded(), Stalled: a.outbox.Stats().Stalled,
 	}
 }
 

@@ -225,7 +225,7 @@ func (p *packer) end(ctx context.Context) error {
 	if err := p.a.outbox.Flush(ctx); err != nil {
 		return p.ending(ctx, err)
 	}
-	p.a.ended.Store(true)
+	close(p.a.ended)
 	return nil
 }
 

@@ -18,7 +18,7 @@ if [ ! -d "$dir/node_modules" ]; then
   trap 'rm -rf "$staging"' EXIT
   cp ui/package.json ui/package-lock.json "$staging/"
   echo "installing the page's Node packages into $dir" >&2
-  (cd "$staging" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error </dev/null >&2)
+  (cd "$staging" && npm ci --no-audit --no-fund --no-update-notifier --ignore-scripts --loglevel=error </dev/null >&2)
   # Renamed when complete, so that an interrupted install is never taken for a whole one.
   mv -T "$staging" "$dir" 2>/dev/null || [ -d "$dir/node_modules" ]
 fi

@@ -106,7 +106,8 @@ func (c ledgerVerifyCmd) verify(e *env) (ledger.Report, error) {
 	}
 	o.Brokers = []string{log.Addr()}
 	report, err := ledger.Verify(e.ctx, o)
-	return report, errors.Join(err, log.Close(), dir.Close())
+	log.Close()
+	return report, errors.Join(err, dir.Close())
 }
 
 // whileRunning counts twice, until both agree.

@@ -89,3 +89,10 @@ func (o *Outbox) Err() error {
 	defer o.mu.Unlock()
 	return o.failed
 }
+
+// Last is the seq given last, durable or not; 0 if none was.
+func (o *Outbox) Last() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.nextSeq - 1
+}

@@ -45,7 +45,7 @@ type Consumer struct {
 	client *kgo.Client
 	cfg    ConsumerConfig
 	// alive ends, with the cause, when the consumer cannot go on.
-	alive context.Context
+	alive context.Context //nolint:containedctx // the consumer's own life, not a caller's
 	fail  context.CancelCauseFunc
 }
 

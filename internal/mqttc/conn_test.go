@@ -58,7 +58,7 @@ func (l *pipes) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 func broker(t *testing.T, l net.Listener) (stop func()) {
 	t.Helper()
 	srv := mqtt.New(&mqtt.Options{
-		SysTopicResendInterval: 86400, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		SysTopicResendInterval: 86400, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err := srv.AddHook(new(auth.AllowHook), nil); err != nil {
 		t.Fatal(err)

@@ -131,13 +131,18 @@ func TestCrashes(t *testing.T) {
 				l.rows = 12
 				s.send()
 				r := l.start(crashAt(c.point, nth))
-				select {
-				case err := <-r.done:
-					if err != nil {
-						t.Fatal(err)
+				for crashed := false; !crashed; {
+					select {
+					case err := <-r.done:
+						if err != nil {
+							t.Fatal(err)
+						}
+						crashed = true
+					case <-time.After(time.Second):
+						if s.send(); s.wave > 50 {
+							t.Fatalf("%s was not passed %d times: %+v", c.point, nth, r.Status())
+						}
 					}
-				case <-time.After(60 * time.Second):
-					t.Fatalf("%s was not passed %d times: %+v", c.point, nth, r.Status())
 				}
 				s.send() // a retry must not take more than was planned
 				r = l.start(nil)
@@ -152,23 +157,26 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
-// checkPlansGone finds plans of batches that have committed.
+// checkPlansGone finds plans of batches that have committed. The last one of a
+// place may be there: the worker may have been stopped right after its commit.
 func (l *lake) checkPlansGone() {
 	l.t.Helper()
-	var left []string
 	for _, flow := range []string{tableBronze, tableSilver, tableWindows, tableState} {
+		left := map[string]int{}
 		err := filepath.WalkDir(filepath.Join(l.dir, "_plans", flow), func(path string, d os.DirEntry, err error) error {
 			if err == nil && !d.IsDir() {
-				left = append(left, path)
+				left[filepath.Dir(path)]++
 			}
 			return err
 		})
 		if err != nil {
 			l.t.Error(err)
 		}
-	}
-	if len(left) > 0 {
-		l.t.Errorf("%d plans are left: %v", len(left), left)
+		for dir, n := range left {
+			if n > 1 {
+				l.t.Errorf("%d plans are left in %s", n, dir)
+			}
+		}
 	}
 }
 

@@ -105,6 +105,7 @@ type groupMember struct {
 type feed struct {
 	*spine
 	partitions []TopicPartition
+	joined     chan *groupMember
 	member     *groupMember
 }
 
@@ -119,9 +120,10 @@ func (s *spine) all() []TopicPartition {
 }
 
 func (f *feed) Join(assigned func(context.Context, []TopicPartition) (map[TopicPartition]int64, error), revoked func(context.Context, []TopicPartition, bool)) (Member, error) {
-	f.member = &groupMember{s: f.spine, assigned: assigned, revoked: revoked, at: map[TopicPartition]int64{}}
-	f.member.take(f.partitions)
-	return f.member, nil
+	m := &groupMember{s: f.spine, assigned: assigned, revoked: revoked, at: map[TopicPartition]int64{}}
+	m.take(f.partitions)
+	f.joined <- m
+	return m, nil
 }
 
 // take assigns partitions.
@@ -312,7 +314,7 @@ func (l *lake) start(reached func(stop context.CancelFunc) signal.Reached, parti
 		partitions = l.spine.all()
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	f := &feed{spine: l.spine, partitions: partitions}
+	f := &feed{spine: l.spine, partitions: partitions, joined: make(chan *groupMember, 1)}
 	var hook signal.Reached
 	if reached != nil {
 		hook = reached(stop)
@@ -323,6 +325,7 @@ func (l *lake) start(reached func(stop context.CancelFunc) signal.Reached, parti
 	}
 	r := &running{Worker: w, feed: f, stop: stop, done: make(chan error, 1)}
 	go func() { r.done <- w.Run(ctx) }()
+	f.member = <-f.joined
 	l.t.Cleanup(stop)
 	return r
 }

@@ -60,7 +60,7 @@ func (p *process) startHTTP(ctx context.Context) error {
 func (p *process) followSilver(ctx context.Context) error {
 	opts := pipeline.TailOptions{Dir: p.lakeDir(), DB: p.duck, Poll: twinPoll}
 	if p.lake != nil {
-		opts.Wake = p.lake.SilverChanged()
+		opts.Wake = p.lake.Wake()
 	}
 	var rows []state.Row
 	return pipeline.TailSilver(ctx, opts, func(_ int64, silver []pipeline.SilverRow) error {
@@ -104,8 +104,8 @@ func (p *process) status() server.Status {
 	}
 	if p.lake != nil {
 		for _, f := range p.lake.Status() {
-			if f.Err != "" {
-				s.Problems = append(s.Problems, fmt.Sprintf("%s: %s", f.Flow, f.Err))
+			if f.Err != nil {
+				s.Problems = append(s.Problems, fmt.Sprintf("%s: %v", f.Flow, f.Err))
 			}
 		}
 	}

@@ -42,9 +42,13 @@ func (p *process) startLake(ctx context.Context) error {
 	if err := p.openDuck(ctx); err != nil {
 		return err
 	}
-	var files []pipeline.File
-	for _, f := range medallion.Files() {
-		files = append(files, pipeline.File(f))
+	shipped, err := medallion.Files()
+	if err != nil {
+		return err
+	}
+	files := make([]pipeline.File, len(shipped))
+	for i, f := range shipped {
+		files[i] = pipeline.File(f)
 	}
 	parsed, err := pipeline.Parse(files)
 	if err != nil {

@@ -48,7 +48,7 @@ func (p *process) startSpine(context.Context) error {
 		return err
 	}
 	p.log = l
-	p.stack.onStop("spine", l.Close)
+	p.stack.onStop("spine", func() error { l.Close(); return nil })
 	p.run.Kafka = l.Addr()
 	p.kafka = []string{l.Addr()}
 	return nil
@@ -80,7 +80,11 @@ func (p *process) startBridge(ctx context.Context) error {
 			return err
 		}
 	}
-	producer, err := kafkac.NewProducer(kafkac.ProducerConfig{Config: cfg})
+	producerConfig := kafkac.ProducerConfig{Config: cfg, MaxBufferedBytes: 96 << 20}
+	if p.log != nil {
+		producerConfig.MaxMessageBytes = 8 << 20 // an outside Kafka has limits of its own
+	}
+	producer, err := kafkac.NewProducer(producerConfig)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package bridge_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -138,7 +137,7 @@ func newBubble(t *testing.T, maxPending int64) *bubble {
 	t.Helper()
 	p := &bubble{net: newPipes(), producer: &stubProducer{}}
 	plantNet := newPipes()
-	srv := mqtt.New(&mqtt.Options{SysTopicResendInterval: 86400, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	srv := mqtt.New(&mqtt.Options{SysTopicResendInterval: 86400, Logger: slog.New(slog.DiscardHandler)})
 	_ = srv.AddHook(new(auth.AllowHook), nil)
 	_ = srv.AddListener(listeners.NewNet("bridge", p.net))
 	_ = srv.AddListener(listeners.NewNet("plant", plantNet))

@@ -2,6 +2,7 @@ package bridge_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -29,9 +30,7 @@ func compare(t *testing.T, p *plant, edges ...*edge) (repeats int) {
 	got, times := p.stored(t)
 	want := map[string]signal.Batch{}
 	for _, e := range edges {
-		for id, b := range e.sent {
-			want[id] = b
-		}
+		maps.Copy(want, e.sent)
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("records (-sent +stored):\n%.4000s", d)

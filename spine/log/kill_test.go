@@ -51,7 +51,7 @@ func victim(dir string) {
 		_ = p.Produce(ctx, kafkac.Record{Topic: "t", Key: []byte(strconv.Itoa(i)), Value: append([]byte(value+" "), noise...)}, func(partition int32, offset int64, err error) {
 			if err == nil {
 				// One write call: what is told is told before a kill.
-				_, _ = os.Stdout.WriteString(fmt.Sprintf("%d %d %s\n", partition, offset, value))
+				_, _ = fmt.Fprintf(os.Stdout, "%d %d %s\n", partition, offset, value)
 			}
 		})
 		if i%flush == flush-1 {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"math"
 	"os"
@@ -34,9 +35,10 @@ const (
 
 // pump is a machine with sensors that measure once a second for an hour.
 type pump struct {
-	asset signal.Asset
-	start time.Time
-	next  int
+	asset   signal.Asset
+	start   time.Time
+	next    int
+	offered bool // what Next returned last is not taken yet
 }
 
 func (p *pump) value(sensor, second int) float64 {
@@ -44,6 +46,7 @@ func (p *pump) value(sensor, second int) float64 {
 }
 
 func (p *pump) Next(ctx context.Context) (source.Chunk, error) {
+	p.Take()
 	if time.Duration(p.next)*time.Second >= plantHour {
 		return source.Chunk{}, io.EOF
 	}
@@ -61,8 +64,14 @@ func (p *pump) Next(ctx context.Context) (source.Chunk, error) {
 			},
 		})
 	}
-	p.next++
+	p.offered = true
 	return chunk, nil
+}
+
+func (p *pump) Take() {
+	if p.offered {
+		p.next, p.offered = p.next+1, false
+	}
 }
 
 func (p *pump) Position() []byte          { return binary.AppendUvarint(nil, uint64(p.next)) }
@@ -134,7 +143,7 @@ func livePlantHour(t *testing.T, dir string) {
 		node := fmt.Sprintf("edge-%d", k)
 		agent, err := edge.New(edge.Options{
 			Dir: filepath.Join(dir, node), Group: "plant", Node: node,
-			Open:   func([]byte) (source.Source, error) { return p, nil },
+			Open:   func([]byte, *slog.Logger) (source.Source, error) { return p, nil },
 			Filter: filter.None(), Clock: signal.WallClock{},
 			MQTT: mqttc.Config{Addresses: address, Dial: plant.Dial},
 		})

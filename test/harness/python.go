@@ -3,7 +3,6 @@ package harness
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/headrace/headrace/test/need"
@@ -13,18 +12,7 @@ import (
 // the interoperability tests speak to us with; without them the test skips.
 func Python(t testing.TB, script string, args ...string) *exec.Cmd {
 	t.Helper()
-	cache := os.Getenv("HEADRACE_CACHE")
-	if cache == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cache = filepath.Join(home, ".cache", "headrace")
-	}
-	python := filepath.Join(cache, "venv", "bin", "python")
-	_, err := os.Stat(python)
-	need.Suite(t, "interop", err == nil, "no Python packages; run scripts/venv.sh")
-	cmd := exec.CommandContext(t.Context(), python, append([]string{script}, args...)...)
+	cmd := exec.CommandContext(t.Context(), need.Python(t, "interop"), append([]string{script}, args...)...)
 	cmd.Env = append(os.Environ(), "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1")
 	return cmd
 }

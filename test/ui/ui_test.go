@@ -101,6 +101,11 @@ func TestPageOverThePlant(t *testing.T) {
 	})
 }
 
+// How the page writes values and ages, and what it draws.
+func TestPageUnits(t *testing.T) {
+	drive(t, chromium(t), "units.mjs", nil, nil)
+}
+
 // The states of the page that a test cannot bring about on a real plant.
 func TestPageStates(t *testing.T) {
 	browser := chromium(t)

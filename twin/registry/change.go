@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/google/uuid"
@@ -71,14 +70,6 @@ func byName[M row](rows []M) [][]M {
 		out[len(out)-1] = append(out[len(out)-1], r)
 	}
 	return out
-}
-
-func unclaimedSensor(p signal.Path) signal.SensorMeta {
-	return signal.SensorMeta{
-		Path: p, MinPossible: math.Inf(-1), MaxPossible: math.Inf(1),
-		Interpolation: defaultInterpolation, MaxHoldMicros: defaultMaxHold.Microseconds(),
-		ValidFrom: signal.MinTime, ValidTo: signal.MaxTime,
-	}
 }
 
 // newID derives an id from a name, so that the same plant set up twice has the

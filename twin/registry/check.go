@@ -75,3 +75,13 @@ func checkValidity(from, to signal.Micros) error {
 	}
 	return nil
 }
+
+// Undescribed is what holds of a sensor that nobody has described: no limits,
+// any unit and kind, no owner.
+func Undescribed(p signal.Path) signal.SensorMeta {
+	return signal.SensorMeta{
+		Path: p, MinPossible: math.Inf(-1), MaxPossible: math.Inf(1),
+		Interpolation: defaultInterpolation, MaxHoldMicros: defaultMaxHold.Microseconds(),
+		ValidFrom: signal.MinTime, ValidTo: signal.MaxTime,
+	}
+}

@@ -168,7 +168,7 @@ func (r *Registry) Ensure(ctx context.Context, paths []signal.Path) error {
 			if len(was) > 0 {
 				continue
 			}
-			if err := c.sensorRows(ctx, add, []signal.SensorMeta{unclaimedSensor(p)}); err != nil {
+			if err := c.sensorRows(ctx, add, []signal.SensorMeta{Undescribed(p)}); err != nil {
 				return err
 			}
 			added++

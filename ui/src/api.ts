@@ -107,10 +107,13 @@ async function get<T>(path: string, abort?: AbortSignal): Promise<T> {
   return (await answer.json()) as T;
 }
 
-export const getAssets = () => get<{ plant_time: string; assets: Asset[] }>("assets");
+export const getAssets = async () => (await get<{ assets: Asset[] | null }>("assets")).assets ?? [];
 export const getStatus = () => get<ServerStatus>("status");
 export const getUnclaimed = () => get<{ sensors: Unclaimed[] | null }>("registry/unclaimed");
-export const getAsset = (id: string, abort?: AbortSignal) => get<AssetDetail>(`assets/${segments(id)}`, abort);
+export async function getAsset(id: string, abort?: AbortSignal): Promise<AssetDetail> {
+  const d = await get<AssetDetail>(`assets/${segments(id)}`, abort);
+  return { ...d, sensors: d.sensors ?? [] };
+}
 
 export function getSeries(path: string, from: number, to: number, points: number, abort?: AbortSignal): Promise<Series> {
   const query = new URLSearchParams({

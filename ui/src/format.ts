@@ -28,7 +28,8 @@ export function count(v: number): string {
   const size = Math.abs(v);
   if (size < 10_000) return group(String(Math.round(v)));
   for (const [unit, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]] as const) {
-    if (size >= unit) {
+    // A hair below the unit already rounds up to it.
+    if (size >= unit * 0.9995) {
       const n = v / unit;
       return n.toFixed(Math.abs(n) >= 100 ? 0 : Math.abs(n) >= 10 ? 1 : 2) + nbsp + letter;
     }

@@ -91,8 +91,8 @@ export async function refresh(): Promise<void> {
   try {
     const [list, state, open] = await Promise.all([getAssets(), getStatus(), getUnclaimed().catch(() => null)]);
     batch(() => {
-      assets.value = list.assets;
-      for (const a of list.assets) {
+      assets.value = list;
+      for (const a of list) {
         const at = time(a.event_time);
         if (at !== null && at > (newest.get(a.id) ?? -Infinity)) newest.set(a.id, at);
       }
