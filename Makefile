@@ -26,19 +26,18 @@ build: ## build bin/headrace
 	go build -o bin/headrace ./cmd/headrace
 
 ##@ Test
-test: programs test-unit test-e2e test-interop test-ui ## run every test there is: unit, end-to-end, interop, page
+test: programs packages test-unit test-e2e test-interop test-ui ## run every test there is: unit, end-to-end, interop, page
 
-test-unit: ## the tests that need no process of their own
+test-unit: packages ## the tests that need no process of their own
 	@scripts/gotest.sh unit $(TEST_FLAGS)
 
-test-e2e: ## the built binary from end to end, with crashes and full disks
+test-e2e: packages ## the built binary from end to end, with crashes and full disks
 	@scripts/gotest.sh e2e $(TEST_FLAGS)
 
-test-interop: ## foreign clients and readers against our broker, log and tables
+test-interop: packages ## foreign clients and readers against our broker, log and tables
 	@scripts/gotest.sh interop $(TEST_FLAGS)
 
-test-ui: ## the page in Chromium: a value changes, its age grows, no accessibility violation
-	@scripts/npm.sh >/dev/null || echo "the page's tests will skip: their Node packages are missing"
+test-ui: packages ## the page in Chromium: a value changes, its age grows, no accessibility violation
 	@scripts/gotest.sh ui $(TEST_FLAGS)
 
 race: ## the race detector over everything that does not compile DuckDB in
@@ -76,6 +75,10 @@ docs: ## check that every link of the documentation leads somewhere
 programs: ## tell (as root in CI: install) what Debian must provide
 	@scripts/programs.sh
 
+packages: ## install the tests' Python and Node packages into the cache
+	@scripts/venv.sh || echo "what needs the Python packages will skip, or fail where it is required"
+	@scripts/npm.sh >/dev/null || echo "what needs the Node packages will skip, or fail where it is required"
+
 ##@ Page
 ui: ## build ui/dist, which is committed and embedded
 	@scripts/ui-build.sh ui/dist
@@ -92,4 +95,4 @@ help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: up build test test-unit test-e2e test-interop test-ui race fuzz-smoke test-kafka test-brokers test-spark soak bench \
-	lint fmt docs programs ui ui-check ui-dev help
+	lint fmt docs programs packages ui ui-check ui-dev help

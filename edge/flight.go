@@ -141,6 +141,7 @@ func (h dueHeap) Less(i, j int) bool {
 	}
 	return h[i].seq < h[j].seq
 }
+
 func (h dueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j

@@ -66,9 +66,8 @@ type packer struct {
 	tally    filter.Tally
 	out      []signal.Reading
 	since    time.Time // of its first reading
-	// due ends when the pack must be committed. It is made once a pack, since
-	// the source and the clock are asked often.
-	due  context.Context
+	// due ends when the pack must be committed.
+	due  context.Context //nolint:containedctx // made once a pack, since source and clock are asked for each row
 	stop context.CancelFunc
 }
 

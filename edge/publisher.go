@@ -92,6 +92,7 @@ func newPublisher(a *Agent) (*publisher, error) {
 		bdSeq: bdSeq, refresh: map[signal.Asset]bool{},
 		a: a, box: a.outbox, node: node, log: a.log,
 		flight: newFlight(a.opt.LiveWindow, a.opt.HistoryWindow), liveAt: time.Now(),
+		toldTo: map[signal.Stream]told{}, toldSignal: make(chan struct{}, 1),
 	}
 	for _, boot := range a.outbox.Boots() {
 		if boot != a.outbox.Boot() {

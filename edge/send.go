@@ -165,7 +165,8 @@ func (s *session) tell(ctx context.Context) error {
 	for _, st := range p.box.Streams() {
 		t := p.toldTo[st.Stream]
 		news := st.Idle && st.CompleteTo > t.completeTo
-		if !(news && (drained || now.Sub(t.at) >= quiet)) && now.Sub(t.at) < p.a.opt.IdleEvery {
+		silent := now.Sub(t.at)
+		if due := news && (drained || silent >= quiet) || silent >= p.a.opt.IdleEvery; !due {
 			all = all && !news
 			continue
 		}

@@ -196,7 +196,8 @@ func (s *session) run(ctx context.Context) error {
 			}
 		} else {
 			p.online.Store(false)
-			if d := time.Since(offline); d >= p.a.opt.HostGrace {
+			// With one address there is no better place to go to.
+			if d := time.Since(offline); d >= p.a.opt.HostGrace && len(p.a.opt.MQTT.Addresses) > 1 {
 				return fmt.Errorf("no bridge has been online there for %s", p.a.opt.HostGrace)
 			}
 		}

@@ -3,13 +3,15 @@
 set -euo pipefail
 
 # command:package
-wanted=(cc:gcc c++:g++ node:nodejs npm:npm chromium:chromium kcat:kcat mosquitto:mosquitto mosquitto_sub:mosquitto-clients)
+wanted=(cc:gcc c++:g++ node:nodejs npm:npm chromium:chromium kcat:kcat mosquitto:mosquitto)
 PATH="$PATH:/usr/sbin"
 
 missing=()
 for pair in "${wanted[@]}"; do
   command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
+# Debian ships Python without what makes an environment.
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ]; then

@@ -239,7 +239,9 @@ func (s *Server) listUnclaimed(ctx context.Context, _ *struct{}) (UnclaimedList,
 const defaultStretch = signal.Micros(10 * time.Minute / time.Microsecond)
 
 type seriesInput struct {
-	assetInput
+	Site   string    `path:"site"`
+	Line   string    `path:"line"`
+	Asset  string    `path:"asset"`
 	Sensor string    `path:"sensor"`
 	From   time.Time `query:"from" doc:"default: ten minutes before to"`
 	To     time.Time `query:"to" doc:"exclusive; default: just after the newest value"`

@@ -97,9 +97,14 @@ func mediaType(name string) string {
 }
 
 func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		problem(w, http.StatusMethodNotAllowed, r.Method+" is not a method of "+r.URL.Path)
+		return
+	}
 	name := strings.TrimPrefix(path.Clean(r.URL.Path), "/")
 	f, ok := p.files[name]
-	if !ok && !strings.Contains(path.Base(name), ".") {
+	if !ok && (name == "" || !strings.Contains(path.Base(name), ".")) {
 		// The page's own routes are all the one document.
 		name = "index.html"
 		f, ok = p.files[name]

@@ -80,7 +80,7 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("setting up the server: %w", err)
 	}
-	mux.Handle("GET /", page)
+	mux.Handle("/", page)
 	mux.HandleFunc("/api/", unknownAPI(mux))
 	s.inner = secured(mux)
 	s.handler = guarded(allowedHosts(opts.Hosts), s.inner)

@@ -320,6 +320,7 @@ func TestProblems(t *testing.T) {
 		"unknown sensor":    {f, "GET", "/api/v1/sensors/skab/valve1/0/x", nil, 404, "there is no sensor skab/valve1/0/x"},
 		"unknown operation": {f, "GET", "/api/v2/assets", nil, 404, "there is nothing at /api/v2/assets"},
 		"method":            {f, "POST", "/api/v1/assets", []string{"Sec-Fetch-Site", "same-origin"}, 405, "POST is not a method of /api/v1/assets"},
+		"method of page":    {f, "PUT", "/", nil, 405, "PUT is not a method of /"},
 		"other site":        {f, "POST", "/api/v1/assets", []string{"Sec-Fetch-Site", "cross-site"}, 403, "another site"},
 		"from after to":     {f, "GET", "/api/v1/sensors/skab/valve1/0/current?from=2020-03-09T10:00:00Z&to=2020-03-09T10:00:00Z", nil, 422, "from is not before to"},
 		"no time":           {f, "GET", "/api/v1/sensors/skab/valve1/0/current?from=noon", nil, 422, "validation failed"},

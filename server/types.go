@@ -150,14 +150,14 @@ type SeriesBody struct {
 	Count         int64     `json:"count" doc:"readings in the stretch"`
 	BucketSeconds *Number   `json:"bucket_seconds,omitempty"`
 	T             []float64 `json:"t" nullable:"false" doc:"Unix seconds; of a bucket its beginning"`
-	Value         []Number  `json:"value,omitempty" doc:"mode raw"`
-	Text          []*string `json:"text,omitempty" doc:"mode raw, only if a reading has one"`
-	Good          []bool    `json:"good,omitempty" doc:"mode raw"`
-	Min           []Number  `json:"min,omitempty" doc:"mode buckets: of the good numbers"`
-	Max           []Number  `json:"max,omitempty"`
-	Mean          []Number  `json:"mean,omitempty"`
-	N             []int64   `json:"n,omitempty" doc:"mode buckets: readings"`
-	GoodN         []int64   `json:"good_n,omitempty" doc:"mode buckets: good ones"`
+	Value         []Number  `json:"value,omitempty" nullable:"false" doc:"mode raw"`
+	Text          []*string `json:"text,omitempty" nullable:"false" doc:"mode raw, only if a reading has one"`
+	Good          []bool    `json:"good,omitempty" nullable:"false" doc:"mode raw"`
+	Min           []Number  `json:"min,omitempty" nullable:"false" doc:"mode buckets: of the good numbers"`
+	Max           []Number  `json:"max,omitempty" nullable:"false"`
+	Mean          []Number  `json:"mean,omitempty" nullable:"false"`
+	N             []int64   `json:"n,omitempty" nullable:"false" doc:"mode buckets: readings"`
+	GoodN         []int64   `json:"good_n,omitempty" nullable:"false" doc:"mode buckets: good ones"`
 }
 
 // StationCounter is one figure of a station.

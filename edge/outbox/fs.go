@@ -53,14 +53,31 @@ func (e *SpaceError) Error() string {
 func (e *SpaceError) Unwrap() error { return e.Cause }
 
 func noSpace(err error) bool {
-	var space *SpaceError
-	return errors.As(err, &space) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	_, full := errors.AsType[*SpaceError](err)
+	return full || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // osFS is the machine's own file system.
 type osFS struct{}
 
-func (osFS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o750) }
+// MkdirAll also makes the new folders durable.
+func (f osFS) MkdirAll(dir string) error {
+	err := os.Mkdir(dir, 0o750)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err = f.MkdirAll(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		if err = os.Mkdir(dir, 0o750); err != nil {
+			return err
+		}
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return f.SyncDir(filepath.Dir(dir))
+}
 
 func (osFS) List(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)

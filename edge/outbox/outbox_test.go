@@ -292,8 +292,7 @@ func TestFullDiskStopsIntakeAndGoesOn(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			err := o.Append(ctx, one(100, 3))
 			cancel()
-			var full *outbox.SpaceError
-			if !errors.As(err, &full) {
+			if _, full := errors.AsType[*outbox.SpaceError](err); !full {
 				t.Fatalf("with %d bytes left: %v, want a SpaceError", space, err)
 			}
 		}
@@ -349,6 +348,26 @@ func TestQuotaBlocksUntilAcknowledged(t *testing.T) {
 		time.Sleep(time.Second)
 		if s := o.Stats(); s.Segments > 2 || s.Evicted != 0 {
 			t.Errorf("after acknowledgement: %+v", s)
+		}
+	})
+}
+
+func TestEventsDoNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opt := options(newMemFS())
+		opt.CommitDelay = time.Hour
+		o := mustOpen(t, opt)
+		defer o.Close()
+		for class, want := range map[signal.Class]time.Duration{signal.Event: 0, signal.Telemetry: time.Hour} {
+			c := one(0, 1)
+			c.Messages[0].Stream = signal.NewStream("skab/valve1/0", class)
+			asked := time.Now()
+			if err := o.Append(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			if d := time.Since(asked); d != want {
+				t.Errorf("a commit of class %s took %s, want %s", class, d, want)
+			}
 		}
 	})
 }

@@ -96,11 +96,13 @@ func NewAppender(columns []Column) *Appender {
 		fields[i] = arrow.Field{Name: c.Name, Type: c.Type.arrow(), Nullable: true}
 	}
 	n := len(columns)
-	a := &Appender{columns: columns, schema: arrow.NewSchema(fields, nil), memory: mallocator.NewMallocator(),
+	a := &Appender{
+		columns: columns, schema: arrow.NewSchema(fields, nil), memory: mallocator.NewMallocator(),
 		scratch: []byte{}, // nil would be a null
 		str:     make([]*array.StringBuilder, n), dict: make([]*array.BinaryDictionaryBuilder, n), f64: make([]*array.Float64Builder, n),
 		i64: make([]*array.Int64Builder, n), i32: make([]*array.Int32Builder, n), bit: make([]*array.BooleanBuilder, n),
-		ts: make([]*array.TimestampBuilder, n), list: make([]*array.ListBuilder, n)}
+		ts: make([]*array.TimestampBuilder, n), list: make([]*array.ListBuilder, n),
+	}
 	a.builder = array.NewRecordBuilder(a.memory, a.schema)
 	for i := range columns {
 		switch b := a.builder.Field(i).(type) {
@@ -247,13 +249,28 @@ func (b *Batch) Release() {
 
 // Load makes or replaces a table of the session with the batch's rows, in
 // their order. The batch stays the caller's.
-func (s *Session) Load(ctx context.Context, table string, b *Batch) (err error) {
-	reader, err := array.NewRecordReader(b.schema, b.records)
+func (s *Session) Load(ctx context.Context, table string, b *Batch) error {
+	// One Arrow batch at a time: DuckDB's threads take those of a stream in
+	// parallel and put them down in the order in which they are done.
+	into := "CREATE OR REPLACE TABLE " + Quote(table) + " AS"
+	records := b.records
+	for first := true; first || len(records) > 0; first = false {
+		n := min(1, len(records)) // none makes an empty table
+		if err := s.load(ctx, into, b.schema, records[:n]); err != nil {
+			return fmt.Errorf("loading table %s: %w", table, err)
+		}
+		into, records = "INSERT INTO "+Quote(table), records[n:]
+	}
+	return nil
+}
+
+func (s *Session) load(ctx context.Context, into string, schema *arrow.Schema, records []arrow.RecordBatch) error {
+	reader, err := array.NewRecordReader(schema, records)
 	if err != nil {
-		return fmt.Errorf("loading table %s: %w", table, err)
+		return err
 	}
 	defer reader.Release()
-	// DuckDB's view of an Arrow stream is read once, whole and in order: it
+	// DuckDB's view of an Arrow stream can be read once and only whole: it
 	// drops filters and confuses columns that are picked from it. So it never
 	// leaves this function.
 	const view = "_arrow_in"
@@ -266,13 +283,9 @@ func (s *Session) Load(ctx context.Context, table string, b *Batch) (err error) 
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("loading table %s: %w", table, err)
+		return err
 	}
 	defer release()
-	err = s.Exec(ctx, "CREATE OR REPLACE TABLE "+Quote(table)+" AS SELECT * FROM "+view)
-	err = errors.Join(err, s.Exec(context.WithoutCancel(ctx), "DROP VIEW IF EXISTS "+view))
-	if err != nil {
-		return fmt.Errorf("loading table %s: %w", table, err)
-	}
-	return nil
+	err = s.Exec(ctx, into+" SELECT * FROM "+view)
+	return errors.Join(err, s.Exec(context.WithoutCancel(ctx), "DROP VIEW IF EXISTS "+view))
 }

@@ -17,8 +17,16 @@ type Field struct {
 
 // deltaTypes pairs the types that tables may have with DuckDB's.
 func deltaTypes() [][2]string {
-	return [][2]string{{"string", "VARCHAR"}, {"long", "BIGINT"}, {"integer", "INTEGER"}, {"double", "DOUBLE"},
-		{"boolean", "BOOLEAN"}, {"timestamp", "TIMESTAMP WITH TIME ZONE"}, {"date", "DATE"}, {"binary", "BLOB"}}
+	return [][2]string{
+		{"string", "VARCHAR"},
+		{"long", "BIGINT"},
+		{"integer", "INTEGER"},
+		{"double", "DOUBLE"},
+		{"boolean", "BOOLEAN"},
+		{"timestamp", "TIMESTAMP WITH TIME ZONE"},
+		{"date", "DATE"},
+		{"binary", "BLOB"},
+	}
 }
 
 // DeltaType is the table type of an SQL type, or "".

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -70,6 +71,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	settings := []string{
 		"SET GLOBAL memory_limit = " + Literal(o.MemoryLimit),
 		"SET GLOBAL threads = " + strconv.Itoa(o.Threads),
+		"SET GLOBAL preserve_insertion_order = false", // order is in the rows; keeping it costs memory
 		"SET GLOBAL temp_directory = " + Literal(o.TempDir),
 		"SET GLOBAL TimeZone = 'UTC'",
 		// All that is needed is linked in; nothing is fetched.
@@ -80,7 +82,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	if len(o.AllowedDirs) > 0 {
 		dirs := make([]string, 0, len(o.AllowedDirs)+1)
-		for _, d := range append(o.AllowedDirs[:len(o.AllowedDirs):len(o.AllowedDirs)], o.TempDir) {
+		for _, d := range append(slices.Clip(o.AllowedDirs), o.TempDir) {
 			dirs = append(dirs, Literal(strings.TrimSuffix(d, "/")+"/"))
 		}
 		settings = append(settings, "SET GLOBAL allowed_directories = ["+strings.Join(dirs, ", ")+"]",

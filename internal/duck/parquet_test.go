@@ -41,10 +41,14 @@ func TestCopyParquet(t *testing.T) {
 	weird := "a\"b,{}='\n"
 	want := map[string]any{
 		"numRecords": 10.0,
-		"minValues": map[string]any{"i": 0.0, "l": 9007199254740993.0, "d": 0.0, "n": -1.0, "f": 1.0, "s": strings.Repeat("é", 31) + "A",
-			"t": "1969-12-31T23:59:59.123Z", "y": "2020-02-28", `we"ird`: weird},
-		"maxValues": map[string]any{"i": 9.0, "l": 9007199254740993.0, "d": 2.25, "s": strings.Repeat("é", 31) + "K",
-			"t": "1969-12-31T23:59:59.124Z", "y": "2020-03-08", `we"ird`: weird},
+		"minValues": map[string]any{
+			"i": 0.0, "l": 9007199254740993.0, "d": 0.0, "n": -1.0, "f": 1.0, "s": strings.Repeat("é", 31) + "A",
+			"t": "1969-12-31T23:59:59.123Z", "y": "2020-02-28", `we"ird`: weird,
+		},
+		"maxValues": map[string]any{
+			"i": 9.0, "l": 9007199254740993.0, "d": 2.25, "s": strings.Repeat("é", 31) + "K",
+			"t": "1969-12-31T23:59:59.124Z", "y": "2020-03-08", `we"ird`: weird,
+		},
 		"nullCount": map[string]any{"i": 0.0, "l": 0.0, "d": 1.0, "n": 0.0, "f": 0.0, "s": 0.0, "t": 0.0, "b": 0.0, "y": 0.0, "r": 0.0, "u": 10.0, `we"ird`: 0.0},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -145,9 +149,11 @@ func TestBoundsHold(t *testing.T) {
 		}
 		rows := make([]row, rapid.IntRange(1, 5).Draw(rt, "rows"))
 		for i := range rows {
-			rows[i] = row{rapid.OneOf(rapid.StringN(0, 40, -1), rapid.StringOfN(rapid.SampledFrom([]rune{'a', 0xD7FF, utf8.MaxRune}), 30, 40, -1)).Draw(rt, "s"),
+			rows[i] = row{
+				rapid.OneOf(rapid.StringN(0, 40, -1), rapid.StringOfN(rapid.SampledFrom([]rune{'a', 0xD7FF, utf8.MaxRune}), 30, 40, -1)).Draw(rt, "s"),
 				rapid.OneOf(rapid.Float64(), rapid.SampledFrom([]float64{math.NaN(), math.Inf(1), math.Inf(-1), 0, math.Copysign(0, -1)})).Draw(rt, "f"),
-				rapid.Int64Range(-62_135_596_800_000_000, 253_402_300_799_999_999).Draw(rt, "t"), rapid.Int64().Draw(rt, "l")}
+				rapid.Int64Range(-62_135_596_800_000_000, 253_402_300_799_999_999).Draw(rt, "t"), rapid.Int64().Draw(rt, "l"),
+			}
 			a.String(0, rows[i].s)
 			a.Float64(1, rows[i].f)
 			a.Timestamp(2, rows[i].t)

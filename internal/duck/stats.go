@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -121,8 +122,8 @@ func textBound(s string, upper bool) any {
 	if !upper {
 		return string(runes)
 	}
-	for i := len(runes) - 1; i >= 0; i-- {
-		next := runes[i] + 1
+	for i, r := range slices.Backward(runes) {
+		next := r + 1
 		if next == 0xD800 { // surrogates are no characters
 			next = 0xE000
 		}

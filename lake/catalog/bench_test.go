@@ -36,8 +36,7 @@ func BenchmarkManyFiles(b *testing.B) {
 	start := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 	hour := []Range{{"event_time", start.Add(50 * time.Hour), start.Add(51 * time.Hour)}, {"path", "a/b/c/s3", "a/b/c/s3"}}
 	var c *Catalog
-	timed := func(name string, f func(b *testing.B)) { b.Run(name, f) }
-	timed("open", func(b *testing.B) {
+	b.Run("open", func(b *testing.B) {
 		for b.Loop() {
 			var err error
 			if c, err = Open(b.Context(), lake); err != nil {
@@ -45,7 +44,7 @@ func BenchmarkManyFiles(b *testing.B) {
 			}
 		}
 	})
-	timed("first-pick", func(b *testing.B) {
+	b.Run("first-pick", func(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
 			c, _ = Open(b.Context(), lake)
@@ -55,7 +54,7 @@ func BenchmarkManyFiles(b *testing.B) {
 			}
 		}
 	})
-	timed("pick", func(b *testing.B) {
+	b.Run("pick", func(b *testing.B) {
 		for b.Loop() {
 			if _, err := c.Files("bronze.readings", hour...); err != nil {
 				b.Fatal(err)
@@ -77,14 +76,14 @@ func BenchmarkManyFiles(b *testing.B) {
 	b.Logf("parsed statistics take %d MB", (after.HeapAlloc-before.HeapAlloc)>>20)
 	runtime.KeepAlive(fresh)
 	s := session(b)
-	timed("mount", func(b *testing.B) {
+	b.Run("mount", func(b *testing.B) {
 		for b.Loop() {
 			if _, err := c.Mount(b.Context(), s, nil); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
-	timed("count", func(b *testing.B) {
+	b.Run("count", func(b *testing.B) {
 		for b.Loop() {
 			if n := number(b, s, "SELECT count(*) FROM bronze.readings"); n != files*100 {
 				b.Fatal(n)
@@ -92,12 +91,12 @@ func BenchmarkManyFiles(b *testing.B) {
 		}
 	})
 	const filter = " WHERE event_time >= TIMESTAMPTZ '2024-01-03 02:00:00+00' AND event_time < TIMESTAMPTZ '2024-01-03 03:00:00+00' AND path = 'a/b/c/s3'"
-	timed("filtered-view", func(b *testing.B) {
+	b.Run("filtered-view", func(b *testing.B) {
 		for b.Loop() {
 			number(b, s, "SELECT count(value) FROM bronze.readings"+filter)
 		}
 	})
-	timed("filtered-picked", func(b *testing.B) {
+	b.Run("filtered-picked", func(b *testing.B) {
 		for b.Loop() {
 			rel, err := c.Relation("bronze.readings", hour...)
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,8 +17,8 @@ import (
 )
 
 const (
-	// Latest, as a commit's ReadVersion, says that the work did not depend on
-	// what the table held.
+	// Latest is the ReadVersion of work that did not depend on what the table
+	// held.
 	Latest int64 = -1
 
 	engine    = "Headrace"
@@ -211,8 +212,10 @@ func (t *Table) encode(c *Commit, snap *Snapshot) ([]byte, error) {
 	}
 	for _, p := range c.Removes {
 		f, _ := snap.File(p)
-		lines = append(lines, wireLine{Remove: &wireRemove{Path: encodePath(p), DeletionTimestamp: now, DataChange: !c.Rearranges,
-			ExtendedFileMetadata: true, PartitionValues: encodePartition(f.PartitionValues), Size: f.Size}})
+		lines = append(lines, wireLine{Remove: &wireRemove{
+			Path: encodePath(p), DeletionTimestamp: now, DataChange: !c.Rearranges,
+			ExtendedFileMetadata: true, PartitionValues: encodePartition(f.PartitionValues), Size: f.Size,
+		}})
 	}
 	for _, a := range c.Adds {
 		if a.ModificationTime == 0 {
@@ -225,20 +228,22 @@ func (t *Table) encode(c *Commit, snap *Snapshot) ([]byte, error) {
 			rows += st.NumRecords
 		}
 		size += a.Size
-		lines = append(lines, wireLine{Add: &wireAdd{Path: encodePath(a.Path), PartitionValues: encodePartition(a.PartitionValues), Size: a.Size,
-			ModificationTime: a.ModificationTime, DataChange: !c.Rearranges, Stats: a.StatsJSON}})
+		lines = append(lines, wireLine{Add: &wireAdd{
+			Path: encodePath(a.Path), PartitionValues: encodePartition(a.PartitionValues), Size: a.Size,
+			ModificationTime: a.ModificationTime, DataChange: !c.Rearranges, Stats: a.StatsJSON,
+		}})
 	}
 	metrics["numOutputBytes"], metrics["numOutputRows"] = strconv.FormatInt(size, 10), strconv.FormatInt(rows, 10)
-	for k, v := range c.Metrics {
-		metrics[k] = v
-	}
+	maps.Copy(metrics, c.Metrics)
 	params := c.Parameters
 	if params == nil {
 		params = map[string]string{}
 	}
 	read := snap.version
-	lines[0].CommitInfo = &wireInfo{Timestamp: now, Operation: c.Operation, Parameters: params, ReadVersion: &read, Isolation: isolation,
-		Blind: c.ReadVersion < 0 && len(c.Removes) == 0 && c.Metadata == nil, Metrics: metrics, Engine: engine, TxnID: uuid.NewString()}
+	lines[0].CommitInfo = &wireInfo{
+		Timestamp: now, Operation: c.Operation, Parameters: params, ReadVersion: &read, Isolation: isolation,
+		Blind: c.ReadVersion < 0 && len(c.Removes) == 0 && c.Metadata == nil, Metrics: metrics, Engine: engine, TxnID: uuid.NewString(),
+	}
 	return encodeLines(lines)
 }
 

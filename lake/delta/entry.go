@@ -257,8 +257,10 @@ func (e *entry) take(w *wireLine, named map[string]string) error {
 		if err != nil {
 			return err
 		}
-		e.removes = append(e.removes, &File{rows: -1, AddFile: AddFile{Path: path, Size: w.Remove.Size,
-			DataChange: w.Remove.DataChange, PartitionValues: decodePartition(w.Remove.PartitionValues)}})
+		e.removes = append(e.removes, &File{rows: -1, AddFile: AddFile{
+			Path: path, Size: w.Remove.Size,
+			DataChange: w.Remove.DataChange, PartitionValues: decodePartition(w.Remove.PartitionValues),
+		}})
 	}
 	if count > 1 {
 		return fmt.Errorf("%d actions on one line: %w", count, ErrCorrupt)
@@ -287,8 +289,10 @@ func (w *wireMetadata) decode() (*Metadata, error) {
 			return nil, fmt.Errorf("partition column %q is no column: %w", p, ErrCorrupt)
 		}
 	}
-	return &Metadata{ID: w.ID, Name: w.Name, Description: w.Description, Schema: schema, PartitionColumns: w.PartitionColumns,
-		Properties: w.Configuration, CreatedTime: w.CreatedTime}, nil
+	return &Metadata{
+		ID: w.ID, Name: w.Name, Description: w.Description, Schema: schema, PartitionColumns: w.PartitionColumns,
+		Properties: w.Configuration, CreatedTime: w.CreatedTime,
+	}, nil
 }
 
 func (m *Metadata) encode() (*wireMetadata, error) {
@@ -296,8 +300,10 @@ func (m *Metadata) encode() (*wireMetadata, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding schema: %w", err)
 	}
-	w := &wireMetadata{ID: m.ID, Name: m.Name, Description: m.Description, SchemaString: text, PartitionColumns: m.PartitionColumns,
-		Configuration: m.Properties, CreatedTime: m.CreatedTime, Format: wireFormat{Provider: "parquet", Options: map[string]string{}}}
+	w := &wireMetadata{
+		ID: m.ID, Name: m.Name, Description: m.Description, SchemaString: text, PartitionColumns: m.PartitionColumns,
+		Configuration: m.Properties, CreatedTime: m.CreatedTime, Format: wireFormat{Provider: "parquet", Options: map[string]string{}},
+	}
 	// Readers want [] and {}, never null.
 	if w.PartitionColumns == nil {
 		w.PartitionColumns = []string{}
@@ -319,8 +325,10 @@ func (w *wireAdd) decode() (*File, error) {
 	if w.Size < 0 {
 		return nil, fmt.Errorf("file %q has size %d: %w", path, w.Size, ErrCorrupt)
 	}
-	return &File{rows: countRows(w.Stats), AddFile: AddFile{Path: path, PartitionValues: decodePartition(w.PartitionValues), Size: w.Size,
-		ModificationTime: w.ModificationTime, DataChange: w.DataChange, StatsJSON: w.Stats}}, nil
+	return &File{rows: countRows(w.Stats), AddFile: AddFile{
+		Path: path, PartitionValues: decodePartition(w.PartitionValues), Size: w.Size,
+		ModificationTime: w.ModificationTime, DataChange: w.DataChange, StatsJSON: w.Stats,
+	}}, nil
 }
 
 func decodePartition(in map[string]*string) map[string]string {

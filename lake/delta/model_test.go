@@ -3,7 +3,6 @@ package delta
 import (
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -16,10 +15,7 @@ import (
 // through two Tables and compares every version with a model.
 func TestLogAgainstModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp(t.TempDir(), "m")
-		if err != nil {
-			rt.Fatal(err)
-		}
+		dir := t.TempDir()
 		ctx := t.Context()
 		one, err := Create(ctx, dir, definition(), Options{})
 		if err != nil {

@@ -79,8 +79,10 @@ func raceWriter(t *testing.T, dir, name string) {
 	for i := range int64(raceCommits) {
 		a := file(t, dir, fmt.Sprintf("%s-%d.parquet", name, i))
 		for {
-			_, err := table.Commit(t.Context(), Commit{ReadVersion: 0, Operation: "WRITE", Adds: []AddFile{a},
-				Txns: []TxnStep{{name, i, i + 1}, {"shared", shared, shared + 1}}})
+			_, err := table.Commit(t.Context(), Commit{
+				ReadVersion: 0, Operation: "WRITE", Adds: []AddFile{a},
+				Txns: []TxnStep{{name, i, i + 1}, {"shared", shared, shared + 1}},
+			})
 			var moved *TxnMovedError
 			if errors.As(err, &moved) && moved.AppID == "shared" && moved.Stored > shared {
 				shared = moved.Stored

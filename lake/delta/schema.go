@@ -234,6 +234,8 @@ func (d Definition) check() error {
 
 // knownProperties are the delta.* properties that protocol (1, 2) can honour.
 func knownProperties() []string {
-	return []string{"delta.appendOnly", "delta.checkpointInterval", "delta.dataSkippingNumIndexedCols",
-		"delta.deletedFileRetentionDuration", "delta.logRetentionDuration"}
+	return []string{
+		"delta.appendOnly", "delta.checkpointInterval", "delta.dataSkippingNumIndexedCols",
+		"delta.deletedFileRetentionDuration", "delta.logRetentionDuration",
+	}
 }

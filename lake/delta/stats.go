@@ -36,8 +36,10 @@ func ParseStats(text string, schema Schema) (*Stats, error) {
 	if w.NumRecords == nil || *w.NumRecords < 0 {
 		return nil, fmt.Errorf("no numRecords: %w", ErrCorrupt)
 	}
-	s := &Stats{NumRecords: *w.NumRecords, Min: make(map[string]any, len(w.MinValues)), Max: make(map[string]any, len(w.MaxValues)),
-		NullCount: make(map[string]int64, len(w.NullCount))}
+	s := &Stats{
+		NumRecords: *w.NumRecords, Min: make(map[string]any, len(w.MinValues)), Max: make(map[string]any, len(w.MaxValues)),
+		NullCount: make(map[string]int64, len(w.NullCount)),
+	}
 	for _, f := range schema.Fields {
 		if v, ok := parseBound(w.MinValues[f.Name], f.Type); ok {
 			s.Min[f.Name] = v

@@ -54,15 +54,19 @@ func Create(ctx context.Context, dir string, def Definition, opts Options) (*Tab
 		return nil, fmt.Errorf("creating table %s: %w", dir, ErrTableExists)
 	}
 	now := opts.now().UnixMilli()
-	meta := Metadata{ID: uuid.NewString(), Name: def.Name, Description: def.Description, Schema: def.Schema,
-		PartitionColumns: def.PartitionColumns, Properties: def.Properties, CreatedTime: now}
+	meta := Metadata{
+		ID: uuid.NewString(), Name: def.Name, Description: def.Description, Schema: def.Schema,
+		PartitionColumns: def.PartitionColumns, Properties: def.Properties, CreatedTime: now,
+	}
 	w, err := meta.encode()
 	if err != nil {
 		return nil, fmt.Errorf("creating table %s: %w", dir, err)
 	}
 	data, err := encodeLines([]wireLine{
-		{CommitInfo: &wireInfo{Timestamp: now, Operation: "CREATE TABLE", Parameters: map[string]string{"isManaged": "false"},
-			Isolation: isolation, Blind: true, Engine: engine, TxnID: uuid.NewString()}},
+		{CommitInfo: &wireInfo{
+			Timestamp: now, Operation: "CREATE TABLE", Parameters: map[string]string{"isManaged": "false"},
+			Isolation: isolation, Blind: true, Engine: engine, TxnID: uuid.NewString(),
+		}},
 		{Protocol: &Protocol{MinReaderVersion: 1, MinWriterVersion: 2}},
 		{MetaData: w},
 	})
@@ -215,8 +219,10 @@ func (t *Table) Changes(ctx context.Context, from, to int64) ([]Version, error) 
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Version{Version: v, Info: e.info, Adds: e.adds, Removes: e.removes, Txns: e.txns,
-			MetadataChanged: e.metadata != nil || e.protocol != nil})
+		out = append(out, Version{
+			Version: v, Info: e.info, Adds: e.adds, Removes: e.removes, Txns: e.txns,
+			MetadataChanged: e.metadata != nil || e.protocol != nil,
+		})
 	}
 	return out, nil
 }

@@ -17,10 +17,20 @@ import (
 )
 
 func definition() Definition {
-	return Definition{Name: "readings", Schema: Schema{Fields: []Field{
-		{Name: "event_time", Type: Timestamp}, {Name: "path", Type: String}, {Name: "value", Type: Double}, {Name: "n", Type: Long},
-		{Name: "i", Type: Integer}, {Name: "good", Type: Boolean}, {Name: "day", Type: Date}, {Name: "raw", Type: Binary}, {Name: "rules", Type: ArrayOf(String)}}},
-		Properties: map[string]string{"delta.logRetentionDuration": "interval 30 days"}}
+	return Definition{
+		Name: "readings", Schema: Schema{Fields: []Field{
+			{Name: "event_time", Type: Timestamp},
+			{Name: "path", Type: String},
+			{Name: "value", Type: Double},
+			{Name: "n", Type: Long},
+			{Name: "i", Type: Integer},
+			{Name: "good", Type: Boolean},
+			{Name: "day", Type: Date},
+			{Name: "raw", Type: Binary},
+			{Name: "rules", Type: ArrayOf(String)},
+		}},
+		Properties: map[string]string{"delta.logRetentionDuration": "interval 30 days"},
+	}
 }
 
 func create(t *testing.T, def Definition) *Table {
@@ -148,10 +158,12 @@ func TestCommitAndRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	day := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
-	want := &Stats{NumRecords: 3,
-		Min:       map[string]any{"event_time": day + 1000, "path": "a", "value": -1.5, "n": int64(9007199254740993), "good": false, "day": int64(19756)},
-		Max:       map[string]any{"event_time": day + 2999, "path": "b", "value": 2e300},
-		NullCount: map[string]int64{"path": 0, "rules": 1}}
+	want := &Stats{
+		NumRecords: 3,
+		Min:        map[string]any{"event_time": day + 1000, "path": "a", "value": -1.5, "n": int64(9007199254740993), "good": false, "day": int64(19756)},
+		Max:        map[string]any{"event_time": day + 2999, "path": "b", "value": 2e300},
+		NullCount:  map[string]int64{"path": 0, "rules": 1},
+	}
 	if diff := cmp.Diff(want, st); diff != "" {
 		t.Error(diff)
 	}
@@ -268,8 +280,10 @@ func TestMetadataChangeConflicts(t *testing.T) {
 }
 
 func TestAppendOnlyAndPartitions(t *testing.T) {
-	table := create(t, Definition{Schema: Schema{Fields: []Field{{Name: "shard", Type: Integer}, {Name: "v", Type: Double}}},
-		PartitionColumns: []string{"shard"}, Properties: map[string]string{"delta.appendOnly": "true"}})
+	table := create(t, Definition{
+		Schema:           Schema{Fields: []Field{{Name: "shard", Type: Integer}, {Name: "v", Type: Double}}},
+		PartitionColumns: []string{"shard"}, Properties: map[string]string{"delta.appendOnly": "true"},
+	})
 	a, b := file(t, table.Dir(), "shard=1/a.parquet"), file(t, table.Dir(), "b.parquet")
 	a.PartitionValues, b.PartitionValues = map[string]string{"shard": "1"}, map[string]string{"shard": ""}
 	mustCommit(t, table, Commit{ReadVersion: Latest, Adds: []AddFile{a, b}})

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -151,31 +149,7 @@ func TestCrashes(t *testing.T) {
 					t.Fatal(err)
 				}
 				s.check()
-				l.checkPlansGone()
 			})
-		}
-	}
-}
-
-// checkPlansGone finds plans of batches that have committed. The last one of a
-// place may be there: the worker may have been stopped right after its commit.
-func (l *lake) checkPlansGone() {
-	l.t.Helper()
-	for _, flow := range []string{tableBronze, tableSilver, tableWindows, tableState} {
-		left := map[string]int{}
-		err := filepath.WalkDir(filepath.Join(l.dir, "_plans", flow), func(path string, d os.DirEntry, err error) error {
-			if err == nil && !d.IsDir() {
-				left[filepath.Dir(path)]++
-			}
-			return err
-		})
-		if err != nil {
-			l.t.Error(err)
-		}
-		for dir, n := range left {
-			if n > 1 {
-				l.t.Errorf("%d plans are left in %s", n, dir)
-			}
 		}
 	}
 }

@@ -14,6 +14,10 @@ import (
 	"github.com/headrace/headrace/signal"
 )
 
+// pollRecords bounds what one poll adds to the buffer: a record holds up to
+// some hundred readings.
+const pollRecords = 50
+
 // poll buffers records until the batch is full or due.
 func (b *bronze) poll(ctx context.Context) error {
 	for ctx.Err() == nil {
@@ -37,7 +41,7 @@ func (b *bronze) poll(ctx context.Context) error {
 func (b *bronze) pollOnce(ctx context.Context, d time.Duration) error {
 	pollCtx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	fetched, err := b.member.Poll(pollCtx, 2000)
+	fetched, err := b.member.Poll(pollCtx, pollRecords)
 	if err != nil && pollCtx.Err() == nil {
 		var stop *StopError
 		if !errors.As(err, &stop) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -144,12 +143,8 @@ func bodyWithKeys(t *Table) string {
 
 // judge evaluates every expectation once for each row into the table verdict.
 func (s *silver) judge(ctx context.Context, b *batch, t *Table) error {
-	from, err := relation(s.source, b.adds)
-	if err != nil {
+	if err := s.show(ctx, b, 0, 1); err != nil {
 		return err
-	}
-	if err := s.session.Exec(ctx, "CREATE OR REPLACE VIEW "+tableBronze+" AS SELECT * FROM "+from+" WHERE shard IN ("+shardList(b.shards)+")"); err != nil {
-		return fmt.Errorf("reading the source of %s: %w", s.name, err)
 	}
 	if err := s.session.Exec(ctx, "CREATE OR REPLACE TABLE verdict AS "+verdictQuery(t)); err != nil {
 		return fmt.Errorf("judging rows of %s (%s:%d): %w", s.name, t.File, t.Line, err)
@@ -160,6 +155,22 @@ func (s *silver) judge(ctx context.Context, b *batch, t *Table) error {
 	}
 	if in != out {
 		return fmt.Errorf("judging rows of %s: the query makes %d rows of %d; each source row must give one: look for a join that matches twice, such as overlapping validity in registry version %d", s.name, out, in, b.plan.Registry)
+	}
+	return nil
+}
+
+// show lets bronze.readings be the batch's rows, or one of n pieces of them.
+func (s *silver) show(ctx context.Context, b *batch, piece, n int64) error {
+	from, err := relation(s.source, b.adds)
+	if err != nil {
+		return err
+	}
+	sql := "CREATE OR REPLACE VIEW " + tableBronze + " AS SELECT * FROM " + from + " WHERE shard IN (" + shardList(b.shards) + ")"
+	if n > 1 {
+		sql += fmt.Sprintf(" AND hash(path) %% %d = %d", n, piece)
+	}
+	if err := s.session.Exec(ctx, sql); err != nil {
+		return fmt.Errorf("reading the source of %s: %w", s.name, err)
 	}
 	return nil
 }
@@ -324,25 +335,53 @@ func (s *silver) commit(ctx context.Context, b *batch, table int, query string, 
 	if err := res.describe(&c); err != nil {
 		return err
 	}
-	var file copied
-	if want > 0 {
-		var err error
-		if file, _, err = copyInto(ctx, s.session, t, query, nil); err != nil {
-			return err
-		}
-		if file.rows != want {
-			_ = os.Remove(file.path)
-			return fmt.Errorf("writing %s: %d rows came of %d that were counted; the query must give the same rows each time it runs (%s)", name, file.rows, want, b.pipeline.Table(tableSilver).File)
-		}
-		c.Adds = append(c.Adds, file.file)
+	files, err := s.write(ctx, b, t, query, want)
+	if err != nil {
+		removeFiles(files)
+		return err
+	}
+	for _, f := range files {
+		c.Adds = append(c.Adds, f.file)
 	}
 	if _, err := t.Commit(ctx, c); err != nil {
-		if want > 0 && errors.Is(err, delta.ErrTxnMoved) {
-			_ = os.Remove(file.path) // nobody's: the commit was refused
+		if errors.Is(err, delta.ErrTxnMoved) {
+			removeFiles(files) // nobody's: the commit was refused
 		}
 		return fmt.Errorf("committing to %s: %w", name, err)
 	}
 	return nil
+}
+
+// pieceRows bounds the rows that are sorted and written at a time: whole rows
+// are wide, and DuckDB holds a file's in memory.
+const pieceRows = 32_768
+
+// write makes the files of a query's rows, which must be as many as were
+// counted.
+func (s *silver) write(ctx context.Context, b *batch, t *delta.Table, query string, want int64) ([]copied, error) {
+	if want == 0 {
+		return nil, nil
+	}
+	var out []copied
+	var rows int64
+	n := (want + pieceRows - 1) / pieceRows
+	for piece := range n {
+		if err := s.show(ctx, b, piece, n); err != nil {
+			return out, err
+		}
+		file, ok, err := copyInto(ctx, s.session, t, query, nil)
+		if err != nil {
+			return out, err
+		}
+		if ok {
+			out = append(out, file)
+			rows += file.rows
+		}
+	}
+	if rows != want {
+		return out, fmt.Errorf("writing %s: %d rows came of %d that were counted; the query must give the same rows each time it runs (%s)", t.Dir(), rows, want, b.pipeline.Table(tableSilver).File)
+	}
+	return out, nil
 }
 
 // describe writes the counts into the commit, where [Tally] sums them.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,14 +30,27 @@ func newState(w *Worker, decl *Flow) *follower {
 
 // lastOfKey keeps the last row of each key.
 func (s *state) lastOfKey() string {
-	quoted := func(names []string, suffix string) string {
-		out := make([]string, len(names))
-		for i, n := range names {
-			out[i] = duck.Quote(n) + suffix
-		}
-		return strings.Join(out, ", ")
-	}
 	return "QUALIFY row_number() OVER (PARTITION BY " + quoted(s.decl.Keys, "") + " ORDER BY " + quoted(s.decl.Sequence, " DESC NULLS LAST") + ") = 1"
+}
+
+func quoted(names []string, suffix string) string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = duck.Quote(n) + suffix
+	}
+	return strings.Join(out, ", ")
+}
+
+// news is the last new row of each key. Which rows they are is found in the few
+// columns that tell it, before whole rows are read.
+func (s *state) news(added string, shards []int) string {
+	columns := append(slices.Clone(s.decl.Keys), s.decl.Sequence...)
+	same := make([]string, len(columns))
+	for i, c := range columns {
+		same[i] = "a." + duck.Quote(c) + " IS NOT DISTINCT FROM k." + duck.Quote(c)
+	}
+	return "SELECT * FROM " + added + " a SEMI JOIN (SELECT " + quoted(columns, "") + " FROM " + added + " WHERE shard IN (" + shardList(shards) + ") " + s.lastOfKey() +
+		") k ON " + strings.Join(same, " AND ") + " WHERE shard IN (" + shardList(shards) + ") " + s.lastOfKey()
 }
 
 func (s *state) run(ctx context.Context, b *batch) error {
@@ -45,14 +59,14 @@ func (s *state) run(ctx context.Context, b *batch) error {
 	if err := planParameter(c.Parameters, b.plan); err != nil {
 		return err
 	}
-	paths, err := s.merge(ctx, b, &c)
+	made, err := s.merge(ctx, b, &c)
 	if err != nil {
-		removeAll(paths)
+		removeFiles(made)
 		return err
 	}
 	if _, err := t.Commit(ctx, c); err != nil {
 		if errors.Is(err, delta.ErrTxnMoved) {
-			removeAll(paths) // nobody's: the commit was refused
+			removeFiles(made) // nobody's: the commit was refused
 		}
 		return fmt.Errorf("committing to %s: %w", s.name, err)
 	}
@@ -60,13 +74,13 @@ func (s *state) run(ctx context.Context, b *batch) error {
 	return s.w.at(ctx, "lake.gold_committed")
 }
 
-func (s *state) merge(ctx context.Context, b *batch, c *delta.Commit) ([]string, error) {
+func (s *state) merge(ctx context.Context, b *batch, c *delta.Commit) ([]copied, error) {
 	t := s.tables[0]
 	added, err := relation(s.source, b.adds)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.session.Exec(ctx, "CREATE OR REPLACE TABLE news AS SELECT * FROM "+added+" WHERE shard IN ("+shardList(b.shards)+") "+s.lastOfKey()); err != nil {
+	if err := s.session.Exec(ctx, "CREATE OR REPLACE TABLE news AS "+s.news(added, b.shards)); err != nil {
 		return nil, fmt.Errorf("merging into %s: %w", s.name, err)
 	}
 	defer func() { _ = s.session.Exec(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS news") }()
@@ -74,12 +88,12 @@ func (s *state) merge(ctx context.Context, b *batch, c *delta.Commit) ([]string,
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", s.name, err)
 	}
-	var paths []string
+	var made []copied
 	for _, shard := range b.shards {
 		number := strconv.Itoa(shard)
 		var any bool
 		if err := s.session.QueryRow(ctx, "SELECT count(*) > 0 FROM news WHERE shard = "+number).Scan(&any); err != nil {
-			return paths, fmt.Errorf("merging into %s: %w", s.name, err)
+			return made, fmt.Errorf("merging into %s: %w", s.name, err)
 		}
 		if !any {
 			continue
@@ -93,17 +107,17 @@ func (s *state) merge(ctx context.Context, b *batch, c *delta.Commit) ([]string,
 		}
 		from, err := relation(t, old)
 		if err != nil {
-			return paths, err
+			return made, err
 		}
 		query := "SELECT * EXCLUDE (shard) FROM (SELECT * FROM " + from + " UNION ALL BY NAME SELECT * FROM news WHERE shard = " + number + ") " + s.lastOfKey() + " ORDER BY ALL"
 		file, ok, err := copyInto(ctx, s.session, t, query, map[string]string{"shard": number})
 		if err != nil {
-			return paths, err
+			return made, err
 		}
 		if ok {
-			paths = append(paths, file.path)
+			made = append(made, file)
 			c.Adds = append(c.Adds, file.file)
 		}
 	}
-	return paths, nil
+	return made, nil
 }

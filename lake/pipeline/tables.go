@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -137,4 +138,11 @@ func copyInto(ctx context.Context, s *duck.Session, t *delta.Table, query string
 		file: delta.AddFile{Path: name, PartitionValues: partition, Size: info.Bytes, StatsJSON: info.StatsJSON},
 		path: path, rows: info.Rows,
 	}, true, nil
+}
+
+// removeFiles removes data files that no commit has entered.
+func removeFiles(files []copied) {
+	for _, f := range files {
+		_ = os.Remove(f.path)
+	}
 }

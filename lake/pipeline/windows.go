@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,14 +67,14 @@ func (v *windows) run(ctx context.Context, b *batch) error {
 	if err := planParameter(c.Parameters, b.plan); err != nil {
 		return err
 	}
-	written, paths, err := v.upsert(ctx, b, &c)
+	written, files, err := v.upsert(ctx, b, &c)
 	if err != nil {
-		removeAll(paths)
+		removeFiles(files)
 		return err
 	}
 	if _, err := v.tables[0].Commit(ctx, c); err != nil {
 		if errors.Is(err, delta.ErrTxnMoved) {
-			removeAll(paths) // nobody's: the commit was refused
+			removeFiles(files) // nobody's: the commit was refused
 		}
 		return fmt.Errorf("committing to %s: %w", v.name, err)
 	}
@@ -83,11 +82,6 @@ func (v *windows) run(ctx context.Context, b *batch) error {
 	return v.w.at(ctx, "lake.gold_committed")
 }
 
-func removeAll(paths []string) {
-	for _, p := range paths {
-		_ = os.Remove(p)
-	}
-}
 
 func (v *windows) drop(ctx context.Context) {
 	for _, t := range []string{"result", "existing", "changed", "gone", "bounds", "touched"} {
@@ -187,7 +181,7 @@ func (v *windows) present(ctx context.Context, snap *delta.Snapshot) error {
 
 // upsert writes the files that differ from the table and enters them and the
 // ones they replace into the commit.
-func (v *windows) upsert(ctx context.Context, b *batch, c *delta.Commit) (written int64, paths []string, err error) {
+func (v *windows) upsert(ctx context.Context, b *batch, c *delta.Commit) (written int64, made []copied, err error) {
 	files, err := v.compare(ctx, b)
 	if err != nil {
 		return 0, nil, err
@@ -201,14 +195,14 @@ func (v *windows) upsert(ctx context.Context, b *batch, c *delta.Commit) (writte
 		return 0, nil, err
 	}
 	for _, shard := range shards {
-		n, made, err := v.upsertShard(ctx, c, int(shard), files, replaced)
-		paths = append(paths, made...)
+		n, more, err := v.upsertShard(ctx, c, int(shard), files, replaced)
+		made = append(made, more...)
 		if err != nil {
-			return 0, paths, err
+			return 0, made, err
 		}
 		written += n
 	}
-	return written, paths, nil
+	return written, made, nil
 }
 
 // compare makes the tables changed (rows to write) and gone (keys that no
@@ -316,7 +310,7 @@ func (v *windows) int64s(ctx context.Context, query string) ([]int64, error) {
 
 // upsertShard writes one shard's changed rows, and what the files that they
 // come from keep.
-func (v *windows) upsertShard(ctx context.Context, c *delta.Commit, shard int, files []*delta.File, replaced map[int]bool) (int64, []string, error) {
+func (v *windows) upsertShard(ctx context.Context, c *delta.Commit, shard int, files []*delta.File, replaced map[int]bool) (int64, []copied, error) {
 	t := v.tables[0]
 	number := strconv.Itoa(shard)
 	partition := map[string]string{"shard": number}
@@ -351,18 +345,18 @@ func (v *windows) upsertShard(ctx context.Context, c *delta.Commit, shard int, f
 	if kept > coldRows {
 		queries = []string{retained, changed}
 	}
-	var paths []string
+	var made []copied
 	for _, q := range queries {
 		file, ok, err := copyInto(ctx, v.session, t, "SELECT * FROM ("+q+") ORDER BY path, window_start", partition)
 		if err != nil {
-			return 0, paths, err
+			return 0, made, err
 		}
 		if ok {
-			paths = append(paths, file.path)
+			made = append(made, file)
 			c.Adds = append(c.Adds, file.file)
 		}
 	}
 	var n int64
 	err = v.session.QueryRow(ctx, "SELECT count(*) FROM changed WHERE shard = "+number).Scan(&n)
-	return n, paths, err
+	return n, made, err
 }

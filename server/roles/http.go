@@ -88,7 +88,7 @@ func (p *process) openDuck(ctx context.Context) error {
 }
 
 // duckMemory bounds the SQL engine, beyond which it spills to disk.
-const duckMemory = "96MB"
+const duckMemory = "144MB"
 
 func (p *process) status() server.Status {
 	p.mu.Lock()

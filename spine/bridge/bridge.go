@@ -82,6 +82,7 @@ type Bridge struct {
 	drained chan struct{}
 	acks    map[ackKey]*signal.Intervals
 	outbox  []sparkplug.Message // rebirth commands and states to publish
+	stateAt time.Time           // the timestamp of this session's state
 	again   []*job              // records that Kafka refused
 	full    bool                // left the broker because of MaxPending
 	counts  counts
@@ -151,11 +152,14 @@ func (b *Bridge) session(ctx context.Context) (connected bool, err error) {
 	// must grow over restarts, which the plant's clock need not.
 	began := time.Now()
 	cfg.Will = &mqttc.Will{Topic: sparkplug.StateTopic(b.opts.HostID), Payload: b.state(false, began), QoS: 1, Retained: true}
+	b.mu.Lock()
+	b.stateAt = began
+	b.mu.Unlock()
 	var current atomic.Pointer[mqttc.Conn]
 	cfg.OnMessage = func(m mqttc.Message) {
 		// Nothing is subscribed to before Connect has returned.
 		if conn := current.Load(); conn != nil {
-			b.receive(ctx, conn, began, m)
+			b.receive(ctx, conn, m)
 		}
 	}
 	for _, n := range b.nodes {
@@ -169,7 +173,7 @@ func (b *Bridge) session(ctx context.Context) (connected bool, err error) {
 	b.count(func(c *counts) { c.connects++; c.connected = 1 })
 	defer b.count(func(c *counts) { c.connected = 0 })
 
-	if err := b.hello(ctx, conn, began); err != nil {
+	if err := b.hello(ctx, conn); err != nil {
 		conn.Abort()
 		<-conn.Done()
 		return false, err
@@ -193,11 +197,27 @@ func (b *Bridge) session(ctx context.Context) (connected bool, err error) {
 
 // hello subscribes first, so that nothing that an edge sends upon the state is
 // missed.
-func (b *Bridge) hello(ctx context.Context, conn *mqttc.Conn, began time.Time) error {
+func (b *Bridge) hello(ctx context.Context, conn *mqttc.Conn) error {
 	if err := conn.Subscribe(ctx, map[string]byte{sparkplug.Namespace + "/#": 1}); err != nil {
 		return err
 	}
-	return conn.Publish(ctx, sparkplug.StateTopic(b.opts.HostID), 1, true, b.state(true, began))
+	return b.sayOnline(ctx, conn)
+}
+
+// sayOnline publishes that this host is there; again and again with one
+// timestamp, so that nobody takes it for a new session.
+func (b *Bridge) sayOnline(ctx context.Context, conn *mqttc.Conn) error {
+	b.mu.Lock()
+	at := b.stateAt
+	b.mu.Unlock()
+	return conn.Publish(ctx, sparkplug.StateTopic(b.opts.HostID), 1, true, b.state(true, at))
+}
+
+// stateAgain is when the state is repeated, counted from the one before; the
+// last pause stays. A broker may store a retained message only after it has
+// delivered it: who subscribes in between would not see this host.
+func stateAgain() []time.Duration {
+	return []time.Duration{time.Second, 2 * time.Second, 5 * time.Second, 30 * time.Second}
 }
 
 // leave gives Kafka a moment for what is on its way, passes the
@@ -224,12 +244,23 @@ func (b *Bridge) state(online bool, at time.Time) []byte {
 func (b *Bridge) publish(ctx context.Context, conn *mqttc.Conn) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	pauses := stateAgain()
+	again := time.NewTimer(pauses[0])
+	defer again.Stop()
 	for {
 		select {
 		case <-conn.Done():
 			return conn.Err()
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-again.C:
+			if err := b.sayOnline(ctx, conn); err != nil {
+				return err
+			}
+			if len(pauses) > 1 {
+				pauses = pauses[1:]
+			}
+			again.Reset(pauses[0])
 		case <-b.toPublish:
 		}
 		if err := b.flush(ctx, conn); err != nil {

@@ -43,7 +43,7 @@ func (n *node) identify(batch *signal.Batch) {
 
 // receive takes one message. It runs in the connection's goroutine and does
 // not block as long as the producer has room for MaxPending.
-func (b *Bridge) receive(ctx context.Context, conn *mqttc.Conn, began time.Time, m mqttc.Message) {
+func (b *Bridge) receive(ctx context.Context, conn *mqttc.Conn, m mqttc.Message) {
 	b.mu.Lock()
 	if !b.full && b.pending > b.opts.MaxPending {
 		b.full = true
@@ -68,7 +68,7 @@ func (b *Bridge) receive(ctx context.Context, conn *mqttc.Conn, began time.Time,
 		b.deadLetter(ctx, in, m, sparkplug.Topic{}, sparkplug.Result{Reason: err.Error()}, 0)
 		return
 	case topic.Type == sparkplug.StateT:
-		b.receiveState(topic, m, began)
+		b.receiveState(topic, m)
 		return
 	case topic.Type == sparkplug.NCmd || topic.Type == sparkplug.DCmd || m.Retained:
 		// Sparkplug's data is never retained; what is comes from another time.
@@ -160,7 +160,7 @@ func (b *Bridge) take(ctx context.Context, in *inbound, m mqttc.Message, topic s
 
 // receiveState sees to it that the broker keeps this host online: a will of an
 // earlier connection may come in after this one's state.
-func (b *Bridge) receiveState(t sparkplug.Topic, m mqttc.Message, began time.Time) {
+func (b *Bridge) receiveState(t sparkplug.Topic, m mqttc.Message) {
 	if t.Host != b.opts.HostID {
 		return
 	}
@@ -170,10 +170,11 @@ func (b *Bridge) receiveState(t sparkplug.Topic, m mqttc.Message, began time.Tim
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	at := max(s.Timestamp, uint64(began.UnixMilli()))
+	if heard := time.UnixMilli(int64(s.Timestamp)); heard.After(b.stateAt) {
+		b.stateAt = heard
+	}
 	b.outbox = append(b.outbox, sparkplug.Message{
-		Topic: sparkplug.StateTopic(b.opts.HostID), QoS: 1, Retained: true,
-		Payload: sparkplug.AppendState(nil, sparkplug.State{Online: true, Timestamp: at}),
+		Topic: sparkplug.StateTopic(b.opts.HostID), QoS: 1, Retained: true, Payload: b.state(true, b.stateAt),
 	})
 	wake(b.toPublish)
 }

@@ -21,11 +21,11 @@ func TestDiskFillsWhileRunning(t *testing.T) {
 	p := harness.Start(t, bin, dir, nil, append(args, "--replay", "skab:"+recordings,
 		"--filters", "none", "--speed", "60", "--until-drained")...)
 	run := p.Ready(t, 20*time.Second)
-	read := func() map[string]int64 { return harness.Stations(t, run) }
-	harness.Eventually(t, 30*time.Second, "acknowledgements come", func() bool { return read()["edge.acked"] > 0 })
+	read := func() map[string]int64 { return counters(t, run) }
+	harness.Eventually(t, 30*time.Second, "acknowledgements come", func() bool { return read()["acked"] > 0 })
 
 	filler := harness.Fill(t, disk, 16*mib)
-	full := steady(t, read, 3*time.Second, "edge.acked", "edge.shipped")
+	full := steady(t, read, 3*time.Second, "acked", "edge.shipped")
 	if total := int64(len(cells)); full["edge.shipped"] >= total {
 		t.Fatalf("all %d readings were taken before the disk was full", total)
 	}

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -76,11 +75,7 @@ func TestWorkerStoppedAndWoken(t *testing.T) {
 				"--mqtt", "tcp://"+run.MQTT, "--replay", "skab:"+recordings, "--filters", "none", "--speed", "60")
 			harness.Eventually(t, 30*time.Second, "the second worker has stopped itself", func() bool { return b.Stopped(t) })
 			harness.Eventually(t, time.Minute, "the first worker holds everything", func() bool { return members(t, kafka) == 1 })
-			all := strconv.Itoa(len(cells))
-			harness.Eventually(t, drainLimit, "the first worker has written all", func() bool {
-				rows := harness.CSV(t, bin, dir, `SELECT (SELECT count(*) FROM bronze.readings), (SELECT count(*) FROM silver.readings)`)
-				return rows[0][0] == all && rows[0][1] == all
-			})
+			arrived(t, bin, dir, len(cells))
 
 			b.Signal(t, syscall.SIGCONT)
 			harness.Eventually(t, time.Minute, "the second worker holds partitions again", func() bool { return members(t, kafka) == 2 })
@@ -102,10 +97,11 @@ func TestTrimmedSpineKilled(t *testing.T) {
 	bin := harness.Binary(t)
 	recordings, dir := t.TempDir(), filepath.Join(t.TempDir(), "data")
 	start := func() (*harness.Proc, string) {
+		t.Helper()
 		args := append([]string{"up"}, harness.Loopback()...)
 		p := harness.Start(t, bin, dir, nil, append(args, "--replay", "skab:"+recordings, "--filters", "none", "--speed", "max")...)
 		run := p.Ready(t, 20*time.Second)
-		harness.Eventually(t, drainLimit, "everything has arrived", func() bool { return harness.Drained(t, run) })
+		arrived(t, bin, dir, len(harness.Cells(t, recordings)))
 		return p, run.Kafka
 	}
 	const topic = "headrace.readings"

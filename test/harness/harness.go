@@ -307,16 +307,6 @@ func Stations(t testing.TB, run datadir.Run) map[string]int64 {
 	return counters
 }
 
-// Drained tells whether the process says that every reading is where it ends.
-func Drained(t testing.TB, run datadir.Run) bool {
-	t.Helper()
-	var status struct {
-		Drained bool `json:"drained"`
-	}
-	Get(t, run, "/api/v1/status", &status)
-	return status.Drained
-}
-
 // Stopped tells whether a signal has stopped the process (not ended it).
 func (p *Proc) Stopped(t testing.TB) bool {
 	t.Helper()

@@ -24,8 +24,13 @@ func TestSuite(t *testing.T) {
 		available bool
 		want      string
 	}{
-		{"", true, ""}, {"interop", true, ""}, {"", false, "skipped"}, {"interop", false, "failed"},
-		{"browser, interop", false, "failed"}, {"browser", false, "skipped"}, {"interoperability", false, "skipped"},
+		{"", true, ""},
+		{"interop", true, ""},
+		{"", false, "skipped"},
+		{"interop", false, "failed"},
+		{"browser, interop", false, "failed"},
+		{"browser", false, "skipped"},
+		{"interoperability", false, "skipped"},
 	} {
 		t.Setenv("HEADRACE_REQUIRE", c.require)
 		r := &recorder{TB: t}

@@ -4,18 +4,9 @@ import { number, unit, value } from "./format";
 import { Age, Chip, Empty, Mark, word } from "./parts";
 import { plantNow } from "./plant";
 import { home, link, route } from "./route";
-import { detail, detailError, readings, readingsChanged, refreshDetail, selected, sorted } from "./store";
+import { current, detail, detailError, readingsChanged, refreshDetail, selected, sorted } from "./store";
 import { Trend } from "./trend";
 import { Nothing } from "./tree";
-
-/** The sensor as registered, with the newest reading that arrived since. */
-function current(s: Sensor): Sensor {
-  const r = readings.get(s.path);
-  if (!r) return s;
-  const [old, fresh] = [time(s.event_time) ?? -Infinity, time(r.event_time) ?? -Infinity];
-  const alive = (x: { alive_at: string | null }) => time(x.alive_at) ?? -Infinity;
-  return fresh > old || (fresh === old && alive(r) >= alive(s)) ? { ...s, ...r, unit: r.unit || s.unit } : s;
-}
 
 export function AssetView() {
   readingsChanged.value;

@@ -20,8 +20,8 @@ export function fromSeries(s: Series): Points {
   return {
     t: s.t.map((t) => t + shift),
     mean,
-    min: s.min ?? [...mean],
-    max: s.max ?? [...mean],
+    min: s.min ?? mean.map(() => null),
+    max: s.max ?? mean.map(() => null),
     good: s.good ?? s.t.map(() => true),
     bucket: s.bucket_seconds ?? 0,
   };
@@ -32,8 +32,8 @@ export function append(p: Points, t: number, value: number | null, good: boolean
   if (t <= (p.t.at(-1) ?? -Infinity)) return false;
   p.t.push(t);
   p.mean.push(value);
-  p.min.push(value);
-  p.max.push(value);
+  p.min.push(null);
+  p.max.push(null);
   p.good.push(good);
   return true;
 }
@@ -71,7 +71,7 @@ export function columns(p: Points, hold: number, alive: number | null): [number[
     const v = p.mean[i] ?? null;
     const fine = p.good[i] ?? true;
     const holds = i === end && alive !== null && alive > t;
-    put(t, fine ? v : null, fine ? (p.max[i] ?? v) : null, fine ? (p.min[i] ?? v) : null, holds ? v : null, fine ? null : v);
+    put(t, fine ? v : null, p.max[i] ?? null, p.min[i] ?? null, holds ? v : null, fine ? null : v);
   });
   const last = p.t[end];
   if (last !== undefined && alive !== null && alive > last) put(alive, null, null, null, p.mean[end] ?? null, null);

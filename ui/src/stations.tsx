@@ -8,17 +8,17 @@ const order = ["edge", "broker", "bridge", "spine", "bronze", "silver", "gold"];
 
 /** The counter that says what passed a station; the first that the station has. */
 const passed: Record<string, string[]> = {
-  edge: ["shipped", "emitted"],
-  broker: ["messages_in", "messages"],
-  bridge: ["records", "forwarded", "readings", "acked"],
-  spine: ["records", "records_in", "produced"],
-  bronze: ["rows", "readings"],
-  silver: ["rows", "readings"],
-  gold: ["windows", "rows"],
+  edge: ["shipped"],
+  broker: ["messages_in"],
+  bridge: ["records", "messages"],
+  spine: ["records"],
+  bronze: ["rows"],
+  silver: ["rows"],
+  gold: ["windows"],
 };
 
 /** Counters that should stay at nought; they are shown when they do not. */
-const troubles = /quarantine|dead_?letter|dropped|lost|evicted|refused|late|slow_consumers|error|failed|retried|rebirths|corrupt|stuck/;
+const troubles = /quarantin|dead_?letter|dropped|lost|evicted|refused|^late|slow_consumers|error|fail|corrupt|unsendable|overflow|intake_stopped|disk_full/;
 
 const open = signal(false);
 

@@ -2,7 +2,7 @@
 import { batch, computed, effect, signal } from "@preact/signals";
 import {
   ApiError, getAsset, getAssets, getStatus, getUnclaimed, time,
-  type Asset, type AssetDetail, type Reading, type ServerStatus, type Station, type Unclaimed,
+  type Asset, type AssetDetail, type Reading, type Sensor, type ServerStatus, type Station, type Unclaimed,
 } from "./api";
 import { setClock } from "./plant";
 import { route } from "./route";
@@ -56,6 +56,15 @@ export function takeReading(r: Reading): void {
   if (at !== null && at > (newest.get(asset) ?? -Infinity)) newest.set(asset, at);
   for (const fn of listeners) fn(r);
   tell();
+}
+
+/** A sensor as registered, with the newest reading that arrived since. */
+export function current(s: Sensor): Sensor {
+  const r = readings.get(s.path);
+  if (!r) return s;
+  const [old, fresh] = [time(s.event_time) ?? -Infinity, time(r.event_time) ?? -Infinity];
+  const alive = (x: { alive_at: string | null }) => time(x.alive_at) ?? -Infinity;
+  return fresh > old || (fresh === old && alive(r) >= alive(s)) ? { ...s, ...r, unit: r.unit || s.unit } : s;
 }
 
 export function takeStations(stations: Station[]): void {

@@ -4,7 +4,7 @@ import { severity, statusOf, type Asset, type Status } from "./api";
 import { Age, Empty, Mark } from "./parts";
 import { plantNow } from "./plant";
 import { link } from "./route";
-import { assets, detail, linkState, newest, readingsChanged, selected, sorted, unclaimed } from "./store";
+import { assets, current, detail, linkState, newest, readingsChanged, selected, sorted, unclaimed } from "./store";
 
 const filter = signal("");
 
@@ -29,8 +29,9 @@ function status(a: Asset): Status {
   const d = detail.value;
   if (d?.id !== a.id) return a.status;
   const now = plantNow.value;
+  readingsChanged.value;
   return d.sensors.reduce<Status>((worst, s) => {
-    const own = statusOf(s, now);
+    const own = statusOf(current(s), now);
     return severity[own] > severity[worst] ? own : worst;
   }, "good");
 }

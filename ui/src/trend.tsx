@@ -4,13 +4,18 @@ import uPlot from "uplot";
 import { ApiError, getSeries, time, valueOf, type Sensor } from "./api";
 import { clock, day, moments, number, unit, value } from "./format";
 import { Age } from "./parts";
-import { exactNow, plantNow } from "./plant";
+import { exactNow, plantNow, plantSpeed } from "./plant";
 import { link, route, windows } from "./route";
 import { append, columns, fromSeries, none, trim, type Points } from "./series";
 import { linkState, onReading } from "./store";
 
-// How often the lake is asked again, which fills what the stream left out.
-const again = 10_000;
+// The stream brings the newest value alone; the lake is asked again for what lay between. A plant that runs faster than
+// the clock on the wall leaves out more, and is asked more often.
+function again(span: number): number {
+  const speed = plantSpeed.peek();
+  if (speed === 0) return 2000;
+  return speed <= 2 ? 10_000 : Math.min(10_000, Math.max(1500, (span / speed / 200) * 1000));
+}
 
 interface Hover {
   t: number;
@@ -35,7 +40,11 @@ export function Trend({ asset, sensor }: { asset: string; sensor: Sensor }) {
     if (!target || !numeric) return;
     const plot = new Plot(target, latest, span, setHover, setCount);
     const abort = new AbortController();
+    let [next, asking, fresh] = [0, false, false];
     const ask = async () => {
+      if (asking) return;
+      [asking, fresh] = [true, false];
+      const began = performance.now();
       try {
         const [from, to] = plot.range();
         const s = await getSeries(latest.current.path, from * 1000, to * 1000 + 1, plot.points(), abort.signal);
@@ -45,13 +54,21 @@ export function Trend({ asset, sensor }: { asset: string; sensor: Sensor }) {
         if (abort.signal.aborted) return;
         if (!(err instanceof ApiError)) throw err;
         setTrouble(err.status === 0 ? null : err.message);
+      } finally {
+        asking = false;
+        // A slow answer is asked for less often.
+        const now = performance.now();
+        next = now + Math.max(again(span), 4 * (now - began));
       }
     };
     void ask();
-    const poll = setInterval(() => linkState.peek() === "live" && void ask(), again);
+    const poll = setInterval(() => {
+      if (fresh && !document.hidden && linkState.peek() === "live" && performance.now() >= next) void ask();
+    }, 500);
     const back = linkState.subscribe((s) => s === "live" && plot.filled && void ask());
     const stop = onReading((r) => {
       if (r.path !== latest.current.path || r.event_time === null) return;
+      fresh = true;
       plot.add(Date.parse(r.event_time) / 1000, r.value, r.good !== false);
     });
     const follow = plantNow.subscribe(() => plot.draw());
@@ -219,7 +236,10 @@ class Plot {
     const colour = (name: string) => css.getPropertyValue(name).trim();
     const font = `12px ${css.fontFamily}`;
     const axis = { stroke: colour("--muted"), font, grid: { stroke: colour("--grid"), width: 1 }, ticks: { stroke: colour("--grid"), width: 1, size: 4 } };
-    const paths = this.sensor.current.interpolation === "step" ? uPlot.paths.stepped!({ align: 1 }) : uPlot.paths.linear!();
+    const [steps, straight] = [uPlot.paths.stepped!({ align: 1 }), uPlot.paths.linear!()];
+    // Means of buckets are no steps, whatever the readings in them are.
+    const paths: uPlot.Series.PathBuilder = (...args) =>
+      (this.sensor.current.interpolation === "step" && this.data.bucket === 0 ? steps : straight)(...args);
     const quiet = { points: { show: false } };
     const line = colour("--line");
     return new uPlot(

@@ -90,16 +90,31 @@ func lake(t *testing.T, s *duck.Session) (dir string, table *delta.Table) {
 	dir = t.TempDir()
 	table, err := delta.Create(t.Context(), filepath.Join(dir, "silver", "read ings"), delta.Definition{
 		Name: "readings", Schema: delta.Schema{Fields: []delta.Field{
-			{Name: "shard", Type: delta.Integer}, {Name: "n", Type: delta.Long}, {Name: "path", Type: delta.String},
-			{Name: "event_time", Type: delta.Timestamp}, {Name: "value", Type: delta.Double}, {Name: "i", Type: delta.Integer},
-			{Name: "good", Type: delta.Boolean}, {Name: "day", Type: delta.Date}, {Name: "raw", Type: delta.Binary},
-			{Name: "rules", Type: delta.ArrayOf(delta.String)}}},
-		PartitionColumns: []string{"shard"}}, delta.Options{})
+			{Name: "shard", Type: delta.Integer},
+			{Name: "n", Type: delta.Long},
+			{Name: "path", Type: delta.String},
+			{Name: "event_time", Type: delta.Timestamp},
+			{Name: "value", Type: delta.Double},
+			{Name: "i", Type: delta.Integer},
+			{Name: "good", Type: delta.Boolean},
+			{Name: "day", Type: delta.Date},
+			{Name: "raw", Type: delta.Binary},
+			{Name: "rules", Type: delta.ArrayOf(delta.String)},
+		}},
+		PartitionColumns: []string{"shard"},
+	}, delta.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := duck.NewAppender([]duck.Column{{Name: "n", Type: duck.Int64}, {Name: "path", Type: duck.Dict}, {Name: "event_time", Type: duck.Timestamp},
-		{Name: "value", Type: duck.Float64}, {Name: "i", Type: duck.Int32}, {Name: "good", Type: duck.Bool}, {Name: "rules", Type: duck.StringList}})
+	a := duck.NewAppender([]duck.Column{
+		{Name: "n", Type: duck.Int64},
+		{Name: "path", Type: duck.Dict},
+		{Name: "event_time", Type: duck.Timestamp},
+		{Name: "value", Type: duck.Float64},
+		{Name: "i", Type: duck.Int32},
+		{Name: "good", Type: duck.Bool},
+		{Name: "rules", Type: duck.StringList},
+	})
 	defer a.Release()
 	start := time.Date(2024, 2, 29, 23, 59, 59, 999_600_000, time.UTC).UnixMicro()
 	write := func(shard string, from, to int64) delta.AddFile {
@@ -108,10 +123,9 @@ func lake(t *testing.T, s *duck.Session) (dir string, table *delta.Table) {
 			a.Int64(0, n)
 			a.String(1, []string{"site/línea/pump/de_acceleration.rms-of-a-long-name", "", "a'b\"c\\%20"}[n%3])
 			a.Timestamp(2, start+n*333)
-			switch {
-			case n%5 == 0:
+			if n%5 == 0 {
 				a.Null(3)
-			default:
+			} else {
 				a.Float64(3, float64(n)/3)
 			}
 			a.Int32(4, int32(-n))
@@ -155,10 +169,14 @@ func lake(t *testing.T, s *duck.Session) (dir string, table *delta.Table) {
 		}
 	}
 	one, two := write("1", 0, 10), write("12", 10, 20)
-	commit(delta.Commit{ReadVersion: 0, Operation: "STREAMING UPDATE", Adds: []delta.AddFile{one, two}, Parameters: map[string]string{"plan": "silver/0"},
-		Txns: []delta.TxnStep{{AppID: "headrace/silver.readings/1", From: 0, To: 20}}})
-	commit(delta.Commit{ReadVersion: 1, Operation: "STREAMING UPDATE", Adds: []delta.AddFile{write("", 20, 30), write("1", 30, 40)},
-		Txns: []delta.TxnStep{{AppID: "headrace/silver.readings/1", From: 20, To: 30}, {AppID: "headrace/silver.readings/2", From: 0, To: 5}}})
+	commit(delta.Commit{
+		ReadVersion: 0, Operation: "STREAMING UPDATE", Adds: []delta.AddFile{one, two}, Parameters: map[string]string{"plan": "silver/0"},
+		Txns: []delta.TxnStep{{AppID: "headrace/silver.readings/1", From: 0, To: 20}},
+	})
+	commit(delta.Commit{
+		ReadVersion: 1, Operation: "STREAMING UPDATE", Adds: []delta.AddFile{write("", 20, 30), write("1", 30, 40)},
+		Txns: []delta.TxnStep{{AppID: "headrace/silver.readings/1", From: 20, To: 30}, {AppID: "headrace/silver.readings/2", From: 0, To: 5}},
+	})
 	commit(delta.Commit{ReadVersion: 2, Operation: "MERGE", Adds: []delta.AddFile{write("12", 12, 20)}, Removes: []string{two.Path}})
 	commit(delta.Commit{ReadVersion: 3, Operation: "OPTIMIZE", Rearranges: true, Adds: []delta.AddFile{write("1", 0, 10)}, Removes: []string{one.Path}})
 	return dir, table
@@ -238,8 +256,13 @@ func TestOthersReadOurs(t *testing.T) {
 	for v := range int64(5) {
 		specs, wants = append(specs, spec{Path: table.Dir(), Version: &v}), append(wants, ours(t, dir, "true", v))
 	}
-	for _, f := range [][3]string{{"event_time", ">=", "2024-03-01T00:00:00.002597+00:00"}, {"event_time", "=", "2024-03-01T00:00:00.012587+00:00"},
-		{"event_time", "<=", "2024-02-29T23:59:59.999600+00:00"}, {"path", ">=", "site/línea/pump/de_acceleration.rms-of-a-long-name"}, {"path", "<=", ""}} {
+	for _, f := range [][3]string{
+		{"event_time", ">=", "2024-03-01T00:00:00.002597+00:00"},
+		{"event_time", "=", "2024-03-01T00:00:00.012587+00:00"},
+		{"event_time", "<=", "2024-02-29T23:59:59.999600+00:00"},
+		{"path", ">=", "site/línea/pump/de_acceleration.rms-of-a-long-name"},
+		{"path", "<=", ""},
+	} {
 		want := ours(t, dir, fmt.Sprintf("%s %s '%s'", f[0], f[1], f[2]), 4)
 		if len(want) == 0 {
 			t.Errorf("%v: we read nothing", f)
