@@ -92,6 +92,16 @@ func events(body io.Reader, began time.Time, out chan<- sse) {
 	}
 }
 
+// rebuild makes the server's channels those of the bubble; the registry's file
+// stays outside of it.
+func (f *fixture) rebuild(t *testing.T) {
+	t.Helper()
+	var err error
+	if f.Server, err = New(f.opts); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestLive(t *testing.T) {
 	f := newFixture(t, func(o *Options) {
 		o.Clock = &testClock{at: start}
@@ -105,6 +115,7 @@ func TestLive(t *testing.T) {
 	twin.Apply([]state.Row{row("s/l/a/x", 1, 1e6), row("s/l/b/x", 1, 1e6)})
 
 	synctest.Test(t, func(t *testing.T) {
+		f.rebuild(t)
 		began := time.Now()
 		l := newPipes()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -217,6 +228,7 @@ func TestLive(t *testing.T) {
 func TestAStuckClientDelaysNobody(t *testing.T) {
 	f := newFixture(t, nil)
 	synctest.Test(t, func(t *testing.T) {
+		f.rebuild(t)
 		l := newPipes()
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)

@@ -126,15 +126,18 @@ func (l *LakeSeries) read(ctx context.Context, path signal.Path, from, to signal
 		return Points{}, err
 	}
 	defer session.Close()
-	moments := fmt.Sprintf(`(SELECT epoch_us(event_time) AS us, kind, value, text, good FROM %s
-		WHERE path = %s AND event_time >= make_timestamptz(%d) AND event_time < make_timestamptz(%d)
-		QUALIFY row_number() OVER (PARTITION BY event_time ORDER BY alive_at DESC, edge DESC, boot DESC, stream DESC, n DESC, i DESC) = 1)`,
+	rows := fmt.Sprintf(`(SELECT * FROM %s WHERE path = %s AND event_time >= make_timestamptz(%d) AND event_time < make_timestamptz(%d))`,
 		relation, duck.Literal(string(path)), from, to)
-	p, err := readMoments(ctx, session, moments, maxPoints)
-	if err != nil || len(p.T) <= maxPoints {
-		return p, err
+	var moments int
+	if err := session.QueryRow(ctx, `SELECT count(DISTINCT event_time) FROM `+rows).Scan(&moments); err != nil {
+		return Points{}, err
 	}
-	return readBuckets(ctx, session, moments, from, to, maxPoints)
+	newest := `(SELECT epoch_us(event_time) AS us, unnest(max_by(struct_pack(kind, value, text, good), row(alive_at, edge, boot, stream, n, i)))
+		FROM ` + rows + ` GROUP BY event_time)`
+	if moments <= maxPoints {
+		return readMoments(ctx, session, newest)
+	}
+	return readBuckets(ctx, session, newest, from, to, maxPoints)
 }
 
 // refreshed opens the lake at the first question and keeps up with it.
@@ -151,9 +154,9 @@ func (l *LakeSeries) refreshed(ctx context.Context) (*catalog.Catalog, error) {
 	return c, err
 }
 
-// readMoments reads single readings, one more than limit if there are more.
-func readMoments(ctx context.Context, s *duck.Session, moments string, limit int) (Points, error) {
-	rows, err := s.Query(ctx, fmt.Sprintf(`SELECT us, kind, coalesce(value, 'nan'::DOUBLE), coalesce(text, ''), good FROM %s ORDER BY us LIMIT %d`, moments, limit+1))
+// readMoments reads single readings.
+func readMoments(ctx context.Context, s *duck.Session, newest string) (Points, error) {
+	rows, err := s.Query(ctx, `SELECT us, kind, coalesce(value, 'nan'::DOUBLE), coalesce(text, ''), good FROM `+newest+` ORDER BY us`)
 	if err != nil {
 		return Points{}, err
 	}
@@ -182,11 +185,11 @@ func readMoments(ctx context.Context, s *duck.Session, moments string, limit int
 }
 
 // readBuckets reads at most limit buckets; empty ones are left out.
-func readBuckets(ctx context.Context, s *duck.Session, moments string, from, to signal.Micros, limit int) (Points, error) {
+func readBuckets(ctx context.Context, s *duck.Session, newest string, from, to signal.Micros, limit int) (Points, error) {
 	width := (to - from + signal.Micros(limit) - 1) / signal.Micros(limit)
 	rows, err := s.Query(ctx, fmt.Sprintf(`SELECT b, coalesce(min(v), 'nan'::DOUBLE), coalesce(max(v), 'nan'::DOUBLE), coalesce(avg(v), 'nan'::DOUBLE), count(*), count(*) FILTER (good)
 		FROM (SELECT (us - %d) // %d AS b, good, CASE WHEN good AND kind IN ('number', 'bool') AND isfinite(value) THEN value END AS v FROM %s)
-		GROUP BY b ORDER BY b`, from, width, moments))
+		GROUP BY b ORDER BY b`, from, width, newest))
 	if err != nil {
 		return Points{}, err
 	}

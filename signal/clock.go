@@ -11,8 +11,8 @@ import (
 type Clock interface {
 	// Now is the plant's present.
 	Now() time.Time
-	// WaitUntil blocks until Now is at or past t, or returns ctx's error. A
-	// clock that follows event time moves to t at once.
+	// WaitUntil blocks until Now is at or past t, or returns ctx's error. It
+	// never moves the clock.
 	WaitUntil(ctx context.Context, t time.Time) error
 }
 

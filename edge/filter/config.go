@@ -56,7 +56,7 @@ func None() *Set { return mustNew(Config{Name: "none", PassAll: true}) }
 // sensors, everything else on change.
 func Default() *Set {
 	return mustNew(Config{Name: "default", Rules: []Rule{
-		{Sensor: "accelerometer*", Unit: "g", Percent: 0.1, SpanLow: 0, SpanHigh: 2},
+		{Sensor: "accelerometer*", Unit: "[g]", Percent: 0.1, SpanLow: 0, SpanHigh: 2},
 		{Unit: "A", Percent: 1, SpanLow: 0, SpanHigh: 10},
 		{Unit: "bar", Percent: 2, SpanLow: -1, SpanHigh: 9},
 		{Sensor: "thermocouple*", Unit: "Cel", Percent: 0.1, SpanLow: 0, SpanHigh: 100},

@@ -140,7 +140,9 @@ func TestRefusesWhatDoesNotAddUp(t *testing.T) {
 // TestPowerCutAtEverySyncPoint runs one scripted life of an outbox, cuts the
 // power at each of its sync points, and checks that nothing promised is lost
 // and that nothing comes twice.
-func TestPowerCutAtEverySyncPoint(t *testing.T) {
+func TestPowerCutAtEverySyncPoint(t *testing.T) { synctest.Test(t, powerCuts) }
+
+func powerCuts(t *testing.T) {
 	life := func(fsys *memFS) (promised, acked []string, position int, err error) {
 		o, err := outbox.Open(options(fsys))
 		if err != nil {

@@ -62,13 +62,13 @@ func List(dir, site string) ([]Recording, error) {
 	for i := 0; i < len(folders); i++ {
 		entries, err := os.ReadDir(filepath.Join(dir, folders[i]))
 		if err != nil {
-			return nil, fmt.Errorf("listing recordings: %w", err)
+			return nil, fmt.Errorf("listing recordings: %w; name the folder that holds them with --replay skab:DIR", err)
 		}
 		for _, e := range entries {
 			switch {
 			case strings.EqualFold(filepath.Ext(e.Name()), ".csv") && !e.IsDir():
 				if err := add(folders[i], e.Name()); err != nil {
-					return nil, fmt.Errorf("listing recordings: %w", err)
+					return nil, fmt.Errorf("listing recordings: %w; make it readable", err)
 				}
 			case i == 0 && e.IsDir() && !strings.HasPrefix(e.Name(), "."):
 				folders = append(folders, e.Name())

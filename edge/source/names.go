@@ -73,7 +73,7 @@ func isLabel(sensor string) bool { return sensor == "anomaly" || sensor == "chan
 func unitOf(sensor string) string {
 	switch {
 	case strings.HasPrefix(sensor, "accelerometer"):
-		return "g"
+		return "[g]"
 	case sensor == "current":
 		return "A"
 	case sensor == "pressure":

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -30,7 +31,9 @@ type bronze struct {
 	since   time.Time // when the oldest buffered record came; zero if none
 	// starved: what is buffered waits for records that an earlier plan names.
 	starved bool
-	scratch message
+	// seeks and taken wait for tell.
+	seeks, taken map[TopicPartition]int64
+	scratch      message
 }
 
 // part is a held partition.
@@ -73,6 +76,7 @@ func (b *bronze) run(ctx context.Context, f *flow) (err error) {
 		more := true
 		for more && ctx.Err() == nil {
 			more, err = b.batch(ctx)
+			b.tell(ctx)
 			if ctx.Err() != nil {
 				break
 			}
@@ -153,8 +157,39 @@ func (b *bronze) reload(ctx context.Context) error {
 	for _, p := range moved {
 		to[p.TopicPartition] = p.next
 	}
-	b.member.Seek(to)
+	b.seek(to)
 	return nil
+}
+
+// seek notes where partitions are to be read from; tell passes it on.
+func (b *bronze) seek(to map[TopicPartition]int64) {
+	if b.seeks == nil {
+		b.seeks = make(map[TopicPartition]int64)
+	}
+	maps.Copy(b.seeks, to)
+}
+
+// tell passes on to the spine's client what has come up. The client may wait
+// for a rebalance, and that for mu: so mu is not held.
+func (b *bronze) tell(ctx context.Context) {
+	b.mu.Lock()
+	seeks, next := b.seeks, b.taken
+	b.seeks, b.taken = nil, nil
+	b.mu.Unlock()
+	if len(seeks) > 0 {
+		b.member.Seek(seeks)
+	}
+	if len(next) == 0 {
+		return
+	}
+	if b.w.Committed != nil {
+		b.w.Committed(ctx, next)
+	}
+	limited, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := b.member.CommitOffsets(limited, next); err != nil && ctx.Err() == nil {
+		b.w.Log.Debug("group offsets, which only show the lag, were not committed", "err", err)
+	}
 }
 
 // plan decides the batch's ranges: what is buffered, or what an earlier plan
@@ -303,7 +338,7 @@ func (b *bronze) commit(ctx context.Context, slices []slice) error {
 	if err := b.w.at(ctx, "lake.bronze_committed"); err != nil {
 		return err
 	}
-	return b.afterCommit(ctx, slices)
+	return b.afterCommit(slices)
 }
 
 // take drops the slice's records from the buffer.
@@ -319,17 +354,11 @@ func (s slice) take() {
 	}
 }
 
-// afterCommit tells others how far the table is, and forgets the plans.
-func (b *bronze) afterCommit(ctx context.Context, done []slice) error {
-	next := make(map[TopicPartition]int64, len(b.parts))
+// afterCommit notes how far the table is, and forgets the plans.
+func (b *bronze) afterCommit(done []slice) error {
+	b.taken = make(map[TopicPartition]int64, len(b.parts))
 	for tp, p := range b.parts {
-		next[tp] = p.next
-	}
-	if err := b.member.CommitOffsets(ctx, next); err != nil && ctx.Err() == nil {
-		b.w.Log.Debug("group offsets, which only show the lag, were not committed", "err", err)
-	}
-	if b.w.Committed != nil {
-		b.w.Committed(ctx, next)
+		b.taken[tp] = p.next
 	}
 	for _, s := range done {
 		if err := b.w.plans.drop(rangeKey(tableBronze, s.fetchedRange())); err != nil {

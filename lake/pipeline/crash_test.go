@@ -408,11 +408,13 @@ func TestRecordsAheadAreAskedForAgain(t *testing.T) {
 	b.member = m
 	p := &part{TopicPartition: tp}
 	b.buffer(p, []kafkac.Record{{Offset: 5}, {Offset: 6}})
+	b.tell(t.Context())
 	if len(p.buffer) != 0 || m.at[tp] != 0 {
 		t.Errorf("took %d records ahead, position %d", len(p.buffer), m.at[tp])
 	}
 	b.buffer(p, []kafkac.Record{{Offset: 0}, {Offset: 1}})
 	b.buffer(p, []kafkac.Record{{Offset: 1}, {Offset: 4}})
+	b.tell(t.Context())
 	if p.fetched != 2 || m.at[tp] != 2 {
 		t.Errorf("fetched to %d, position %d, want 2", p.fetched, m.at[tp])
 	}

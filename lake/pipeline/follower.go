@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/headrace/headrace/internal/duck"
@@ -36,6 +37,9 @@ type follower struct {
 
 	mu      sync.Mutex // held by a batch
 	session *duck.Session
+	// finer divides the rows that are worked on at a time, after DuckDB ran out
+	// of memory.
+	finer int64
 
 	idleMu sync.Mutex
 	// idle is how far the source holds nothing for a shard beyond its stored
@@ -93,11 +97,33 @@ func (f *follower) step(ctx context.Context, _ bool) (bool, error) {
 		if errors.Is(err, delta.ErrTxnMoved) {
 			f.lose()
 		}
+		f.refine(err)
 		if err != nil || worked {
 			return worked, err
 		}
 	}
 	return false, nil
+}
+
+// pieceRows bounds the rows that a query sorts or writes at a time: rows are
+// wide, and DuckDB keeps a file's in memory until it is written.
+const pieceRows = 16_384
+
+// pieces is into how many parts work on so many rows is cut.
+func (f *follower) pieces(rows int64) int64 {
+	size := pieceRows / max(f.finer, 1)
+	return max((rows+size-1)/size, 1)
+}
+
+// refine makes pieces smaller when memory was short, and normal again when it
+// was not.
+func (f *follower) refine(err error) {
+	switch {
+	case err == nil:
+		f.finer = 0
+	case strings.Contains(err.Error(), "Out of Memory"):
+		f.finer = min(max(2*f.finer, 2), 8)
+	}
 }
 
 func (f *follower) open(ctx context.Context) error {

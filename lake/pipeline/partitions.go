@@ -50,13 +50,14 @@ func (b *bronze) pollOnce(ctx context.Context, d time.Duration) error {
 		return err
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	for _, f := range fetched {
 		if p := b.parts[f.TopicPartition]; p != nil {
 			b.buffer(p, f.Records)
 			b.starved = false
 		}
 	}
+	b.mu.Unlock()
+	b.tell(ctx)
 	return nil
 }
 
@@ -73,7 +74,7 @@ func (b *bronze) buffer(p *part, records []kafkac.Record) {
 		if r.Offset > p.fetched {
 			if p.gap != p.fetched+1 {
 				p.gap = p.fetched + 1 // never 0, which stands for none
-				b.member.Seek(map[TopicPartition]int64{p.TopicPartition: p.fetched})
+				b.seek(map[TopicPartition]int64{p.TopicPartition: p.fetched})
 				return
 			}
 			b.w.Log.Info("offsets hold no records", "partition", p.String(), "from", p.fetched, "to", r.Offset)

@@ -146,11 +146,24 @@ func (s *silver) judge(ctx context.Context, b *batch, t *Table) error {
 	if err := s.show(ctx, b, 0, 1); err != nil {
 		return err
 	}
-	if err := s.session.Exec(ctx, "CREATE OR REPLACE TABLE verdict AS "+verdictQuery(t)); err != nil {
-		return fmt.Errorf("judging rows of %s (%s:%d): %w", s.name, t.File, t.Line, err)
-	}
 	var in, out int64
-	if err := s.session.QueryRow(ctx, "SELECT (SELECT count(*) FROM "+tableBronze+"), (SELECT count(*) FROM verdict)").Scan(&in, &out); err != nil {
+	if err := s.session.QueryRow(ctx, "SELECT count(*) FROM "+tableBronze).Scan(&in); err != nil {
+		return fmt.Errorf("judging rows of %s: %w", s.name, err)
+	}
+	n := s.pieces(in)
+	for piece := range n {
+		if err := s.show(ctx, b, piece, n); err != nil {
+			return err
+		}
+		into := "INSERT INTO verdict "
+		if piece == 0 {
+			into = "CREATE OR REPLACE TABLE verdict AS "
+		}
+		if err := s.session.Exec(ctx, into+verdictQuery(t)); err != nil {
+			return fmt.Errorf("judging rows of %s (%s:%d): %w", s.name, t.File, t.Line, err)
+		}
+	}
+	if err := s.session.QueryRow(ctx, "SELECT count(*) FROM verdict").Scan(&out); err != nil {
 		return fmt.Errorf("judging rows of %s: %w", s.name, err)
 	}
 	if in != out {
@@ -160,6 +173,7 @@ func (s *silver) judge(ctx context.Context, b *batch, t *Table) error {
 }
 
 // show lets bronze.readings be the batch's rows, or one of n pieces of them.
+// The rows of one path are in one piece, so repeats are found within it.
 func (s *silver) show(ctx context.Context, b *batch, piece, n int64) error {
 	from, err := relation(s.source, b.adds)
 	if err != nil {
@@ -352,10 +366,6 @@ func (s *silver) commit(ctx context.Context, b *batch, table int, query string, 
 	return nil
 }
 
-// pieceRows bounds the rows that are sorted and written at a time: whole rows
-// are wide, and DuckDB holds a file's in memory.
-const pieceRows = 32_768
-
 // write makes the files of a query's rows, which must be as many as were
 // counted.
 func (s *silver) write(ctx context.Context, b *batch, t *delta.Table, query string, want int64) ([]copied, error) {
@@ -364,7 +374,7 @@ func (s *silver) write(ctx context.Context, b *batch, t *delta.Table, query stri
 	}
 	var out []copied
 	var rows int64
-	n := (want + pieceRows - 1) / pieceRows
+	n := s.pieces(want)
 	for piece := range n {
 		if err := s.show(ctx, b, piece, n); err != nil {
 			return out, err

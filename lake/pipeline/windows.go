@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,13 +56,8 @@ func (v *windows) run(ctx context.Context, b *batch) error {
 	if err := v.touch(ctx, b, snap); err != nil {
 		return err
 	}
-	if err := v.present(ctx, snap); err != nil {
+	if err := v.calculate(ctx, b.pipeline.Table(tableWindows), snap); err != nil {
 		return err
-	}
-	t := b.pipeline.Table(tableWindows)
-	if err := v.session.Exec(ctx, `CREATE OR REPLACE TABLE result AS SELECT r.* FROM (`+t.Body+`) r JOIN bounds USING (path)
-		WHERE epoch_us(r.window_start) >= bounds.w_from AND epoch_us(r.window_start) <= bounds.w_to`); err != nil {
-		return fmt.Errorf("calculating %s (%s:%d): %w", v.name, t.File, t.Line, err)
 	}
 	c := delta.Commit{ReadVersion: v.tables[0].Last().Version(), Operation: "MERGE", Txns: v.steps(b, 0), Parameters: map[string]string{}}
 	if err := planParameter(c.Parameters, b.plan); err != nil {
@@ -81,7 +77,6 @@ func (v *windows) run(ctx context.Context, b *batch) error {
 	v.w.totals.gold(written)
 	return v.w.at(ctx, "lake.gold_committed")
 }
-
 
 func (v *windows) drop(ctx context.Context) {
 	for _, t := range []string{"result", "existing", "changed", "gone", "bounds", "touched"} {
@@ -125,8 +120,9 @@ func (v *windows) touch(ctx context.Context, b *batch, snap *delta.Snapshot) err
 		return err
 	}
 	err = v.session.Exec(ctx, `CREATE OR REPLACE TABLE bounds AS SELECT path, w_from,
-			coalesce(next_from - pmod(next_from, `+window+`), `+strconv.FormatInt(math.MaxInt64/2, 10)+`) AS w_to, lo
-		FROM (SELECT t.path, any_value(t.w_from) AS w_from,
+			coalesce(next_from - pmod(next_from, `+window+`), `+strconv.FormatInt(math.MaxInt64/2, 10)+`) AS w_to, lo,
+			sum(rows) OVER (ORDER BY path ROWS UNBOUNDED PRECEDING)::BIGINT AS rows_so_far
+		FROM (SELECT t.path, any_value(t.w_from) AS w_from, count(*) AS rows,
 				epoch_us(min(s.event_time) FILTER (s.event_time > t.newest)) AS next_from,
 				epoch_us(min(s.event_time) FILTER (epoch_us(s.alive_at) >= t.w_from - `+strconv.FormatInt(hold, 10)+`)) AS lo
 			FROM touched t JOIN `+near+` s ON s.path = t.path GROUP BY t.path)`)
@@ -157,10 +153,11 @@ func greatestHold(snap *delta.Snapshot) (int64, error) {
 	return hold, nil
 }
 
-// present shows the query the part of silver that bounds name.
-func (v *windows) present(ctx context.Context, snap *delta.Snapshot) error {
-	var lo int64
-	if err := v.session.QueryRow(ctx, "SELECT coalesce(min(lo), 0) FROM bounds").Scan(&lo); err != nil {
+// calculate runs the view's query over the part of silver that bounds name,
+// some paths at a time, into the table result.
+func (v *windows) calculate(ctx context.Context, t *Table, snap *delta.Snapshot) error {
+	var lo, rows int64
+	if err := v.session.QueryRow(ctx, "SELECT coalesce(min(lo), 0), coalesce(max(rows_so_far), 0) FROM bounds").Scan(&lo, &rows); err != nil {
 		return fmt.Errorf("reading %s: %w", tableSilver, err)
 	}
 	files, err := overlapping(snap, snap.Files(), "event_time", lo, math.MaxInt64)
@@ -171,10 +168,24 @@ func (v *windows) present(ctx context.Context, snap *delta.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	err = v.session.Exec(ctx, `CREATE OR REPLACE VIEW `+tableSilver+` AS SELECT s.* FROM `+from+` s JOIN bounds ON bounds.path = s.path
-		WHERE epoch_us(s.event_time) >= bounds.lo AND epoch_us(s.event_time) < bounds.w_to + `+window)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", tableSilver, err)
+	n := v.pieces(rows)
+	size := rows/n + 1
+	for piece := range n {
+		// The paths whose rows end in this piece's share of all.
+		paths := fmt.Sprintf("(SELECT * FROM bounds WHERE rows_so_far > %d AND rows_so_far <= %d)", piece*size, (piece+1)*size)
+		err = v.session.Exec(ctx, `CREATE OR REPLACE VIEW `+tableSilver+` AS SELECT s.* FROM `+from+` s JOIN `+paths+` p ON p.path = s.path
+			WHERE epoch_us(s.event_time) >= p.lo AND epoch_us(s.event_time) < p.w_to + `+window)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", tableSilver, err)
+		}
+		into := "INSERT INTO result "
+		if piece == 0 {
+			into = "CREATE OR REPLACE TABLE result AS "
+		}
+		if err := v.session.Exec(ctx, into+`SELECT r.* FROM (`+t.Body+`) r JOIN `+paths+` p ON p.path = r.path
+			WHERE epoch_us(r.window_start) >= p.w_from AND epoch_us(r.window_start) <= p.w_to`); err != nil {
+			return fmt.Errorf("calculating %s (%s:%d): %w", v.name, t.File, t.Line, err)
+		}
 	}
 	return nil
 }
@@ -262,15 +273,14 @@ func numberedRelation(t *delta.Table, files []*delta.File) (string, error) {
 		from, err := relation(t, nil)
 		return `(SELECT -1 AS "__file", * FROM ` + from + `)`, err
 	}
-	parts := make([]string, len(files))
+	// One scan: a scan for each file would each take memory of its own.
+	paths, rows := make([]string, len(files)), make([]string, len(files))
 	for i, f := range files {
-		from, err := relation(t, []*delta.File{f})
-		if err != nil {
-			return "", err
-		}
-		parts[i] = `SELECT ` + strconv.Itoa(i) + ` AS "__file", * FROM ` + from
+		paths[i] = duck.Literal(filepath.Join(t.Dir(), filepath.FromSlash(f.Path)))
+		rows[i] = fmt.Sprintf("(%d, %s, %s)", i, paths[i], f.PartitionValues["shard"])
 	}
-	return "(" + strings.Join(parts, " UNION ALL BY NAME ") + ")", nil
+	return `(SELECT f.i AS "__file", r.* EXCLUDE ("__name"), f.shard FROM read_parquet([` + strings.Join(paths, ", ") +
+		`], hive_partitioning = false, filename = '__name') r JOIN (VALUES ` + strings.Join(rows, ", ") + `) f(i, name, shard) ON f.name = r."__name")`, nil
 }
 
 // replaced are the indexes of the files that hold a changed or vanished row.

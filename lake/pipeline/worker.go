@@ -39,8 +39,8 @@ type Options struct {
 	WindowInterval time.Duration // windows; 0 is 5 s
 	StateInterval  time.Duration // twin state; 0 is 1 min
 	PollInterval   time.Duration // looking for other workers' commits; 0 is 500 ms
-	BatchBytes     int           // of spine records in a bronze batch; 0 is 2 MiB: some 60,000 readings
-	BatchRows      int64         // of source rows in a silver or gold batch, kept to whole commits; 0 is 100,000
+	BatchBytes     int           // of spine records in a bronze batch; 0 is 1 MiB: some 30,000 readings
+	BatchRows      int64         // of source rows in a silver or gold batch, kept to whole commits; 0 is 50,000
 
 	// Committed is told after a bronze commit how far the tables hold the
 	// worker's partitions. It may be used to trim the spine.
@@ -58,10 +58,10 @@ func (o *Options) defaults() {
 	set(&o.StateInterval, time.Minute)
 	set(&o.PollInterval, 500*time.Millisecond)
 	if o.BatchBytes == 0 {
-		o.BatchBytes = 2 << 20
+		o.BatchBytes = 1 << 20
 	}
 	if o.BatchRows == 0 {
-		o.BatchRows = 100_000
+		o.BatchRows = 50_000
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -19,6 +19,9 @@ import (
 // floorBytes is the free space below which intake stops.
 const floorBytes = 32 << 20
 
+// maxGap is the longest time without any event that a replay waits out.
+const maxGap = time.Hour
+
 // replay is what --replay named: recordings, and the clock that they share.
 type replay struct {
 	site       string
@@ -48,7 +51,7 @@ func (p *process) openReplay(context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.clock = source.NewReplayClock(source.ReplayOptions{Start: start, Speed: p.Speed})
+	r.clock = source.NewReplayClock(source.ReplayOptions{Start: start, Speed: p.Speed, MaxGap: maxGap})
 	p.clock, p.replay = r.clock, r
 	return nil
 }

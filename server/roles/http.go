@@ -78,7 +78,7 @@ func (p *process) openDuck(ctx context.Context) error {
 	if p.duck != nil {
 		return nil
 	}
-	db, err := duck.Open(ctx, duck.Options{MemoryLimit: duckMemory, Threads: 2, TempDir: p.Dir.Path("tmp")})
+	db, err := duck.Open(ctx, duck.Options{MemoryLimit: duckMemory, Threads: 1, TempDir: p.Dir.Path("tmp")})
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (p *process) openDuck(ctx context.Context) error {
 }
 
 // duckMemory bounds the SQL engine, beyond which it spills to disk.
-const duckMemory = "144MB"
+const duckMemory = "96MB"
 
 func (p *process) status() server.Status {
 	p.mu.Lock()

@@ -76,6 +76,9 @@ func (p *process) startLake(ctx context.Context) error {
 		Clock:    p.clock,
 		Log:      p.Log.With("station", "lake"),
 		Reached:  p.Reached,
+		// Small enough that every flow's batch fits the SQL engine's memory.
+		BatchBytes: 512 << 10,
+		BatchRows:  20_000,
 	}
 	if p.log != nil {
 		opts.Committed = p.trim

@@ -42,7 +42,7 @@ func TestKafkaPortBlocked(t *testing.T) {
 	bin := harness.Binary(t)
 	recordings := t.TempDir()
 	harness.Generate(t, recordings, harness.Generated{
-		Seed: 8, Files: []string{"valve1/0", "valve1/1", "valve1/2", "valve1/3"}, Rows: 10_000,
+		Seed: 8, Files: []string{"valve1/0", "valve1/1", "valve1/2", "valve1/3"}, Rows: 5_000,
 	})
 	cells, top := harness.Cells(t, recordings), t.TempDir()
 
