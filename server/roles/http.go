@@ -90,28 +90,6 @@ func (p *process) openDuck(ctx context.Context) error {
 // duckMemory bounds the SQL engine, beyond which it spills to disk.
 const duckMemory = "96MB"
 
-func (p *process) status() server.Status {
-	p.mu.Lock()
-	ready := p.ready
-	p.mu.Unlock()
-	s := server.Status{Ready: ready, Speed: 1, Version: p.Version, Roles: p.run.Roles, Addresses: addresses(p.run)}
-	if p.replay != nil {
-		s.Speed = p.Speed
-		s.Drained = true
-		for _, a := range p.agents {
-			s.Drained = s.Drained && a.Drained()
-		}
-	}
-	if p.lake != nil {
-		for _, f := range p.lake.Status() {
-			if f.Err != nil {
-				s.Problems = append(s.Problems, fmt.Sprintf("%s: %v", f.Flow, f.Err))
-			}
-		}
-	}
-	return s
-}
-
 func addresses(r datadir.Run) map[string]string {
 	out := map[string]string{}
 	for name, addr := range map[string]string{"mqtt": r.MQTT, "kafka": r.Kafka, "http": r.HTTP} {

@@ -54,6 +54,8 @@ type process struct {
 	twin     *state.Twin
 	replay   *replay
 
+	rest resting
+
 	mu     sync.Mutex
 	agents []*edge.Agent
 	ready  bool
@@ -73,8 +75,9 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	}
 	p.mqtt, p.kafka = o.MQTT, o.Kafka
 	drained, err := p.live(ctx)
+	counters := p.counters() // a closed station counts no more
 	p.stack.stop()
-	return Summary{Drained: drained, Counters: p.counters()}, err
+	return Summary{Drained: drained, Counters: counters}, err
 }
 
 // live starts the roles and waits for an end.

@@ -1,0 +1,75 @@
+package roles
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/headrace/headrace/server"
+)
+
+// restEvery is how often the tables are asked whether all is where it ends.
+const restEvery = time.Second
+
+// resting remembers the last answer.
+type resting struct {
+	mu    sync.Mutex
+	asked time.Time
+	rests bool
+}
+
+// status is what the page shows of the process itself.
+func (p *process) status() server.Status {
+	p.mu.Lock()
+	ready, agents := p.ready, p.agents
+	p.mu.Unlock()
+	s := server.Status{Ready: ready, Speed: 1, Version: p.Version, Roles: p.run.Roles, Addresses: addresses(p.run)}
+	drained := p.replay != nil && p.lake != nil
+	if p.replay != nil {
+		s.Speed = p.Speed
+	}
+	offline := 0
+	for _, a := range agents {
+		drained = drained && a.Drained()
+		st := a.Status()
+		if st.Stalled != nil {
+			s.Problems = append(s.Problems, fmt.Sprintf("edge %s: intake waits: %v", st.Edge, st.Stalled))
+		}
+		if !st.Online {
+			offline++
+		}
+	}
+	if offline > 0 {
+		s.Problems = append(s.Problems, fmt.Sprintf("%d of %d edges see no bridge online at their broker; they keep what they measure", offline, len(agents)))
+	}
+	if p.log != nil {
+		for _, c := range p.log.Counters() {
+			if c.Name == "intake_stopped_now" && c.Value > 0 {
+				s.Problems = append(s.Problems, fmt.Sprintf("spine: intake is stopped: less than %d MiB are free on the disk of %s; make room there", floorBytes>>20, p.Dir.Path()))
+			}
+		}
+	}
+	if p.lake != nil {
+		for _, f := range p.lake.Status() {
+			if f.Err != nil {
+				s.Problems = append(s.Problems, fmt.Sprintf("%s: %v", f.Flow, f.Err))
+			}
+		}
+	}
+	s.Drained = drained && p.atRest()
+	return s
+}
+
+// atRest asks the lake, once in a while.
+func (p *process) atRest() bool {
+	p.rest.mu.Lock()
+	defer p.rest.mu.Unlock()
+	if time.Since(p.rest.asked) >= restEvery {
+		ctx, cancel := context.WithTimeout(context.Background(), restEvery)
+		defer cancel()
+		rests, err := p.lake.AtRest(ctx)
+		p.rest.rests, p.rest.asked = rests && err == nil, time.Now()
+	}
+	return p.rest.rests
+}
