@@ -20,9 +20,18 @@ import (
 func silver(t *testing.T, db *duck.DB, lake, rows string) {
 	t.Helper()
 	def := delta.Definition{Name: "readings", Schema: delta.Schema{Fields: []delta.Field{
-		{Name: "path", Type: delta.String}, {Name: "event_time", Type: delta.Timestamp}, {Name: "alive_at", Type: delta.Timestamp},
-		{Name: "kind", Type: delta.String}, {Name: "value", Type: delta.Double}, {Name: "text", Type: delta.String}, {Name: "good", Type: delta.Boolean},
-		{Name: "edge", Type: delta.String}, {Name: "boot", Type: delta.String}, {Name: "stream", Type: delta.String}, {Name: "n", Type: delta.Long}, {Name: "i", Type: delta.Integer},
+		{Name: "path", Type: delta.String},
+		{Name: "event_time", Type: delta.Timestamp},
+		{Name: "alive_at", Type: delta.Timestamp},
+		{Name: "kind", Type: delta.String},
+		{Name: "value", Type: delta.Double},
+		{Name: "text", Type: delta.String},
+		{Name: "good", Type: delta.Boolean},
+		{Name: "edge", Type: delta.String},
+		{Name: "boot", Type: delta.String},
+		{Name: "stream", Type: delta.String},
+		{Name: "n", Type: delta.Long},
+		{Name: "i", Type: delta.Integer},
 	}}}
 	dir := filepath.Join(lake, "silver", "readings")
 	table, err := delta.OpenOrCreate(t.Context(), dir, def, delta.Options{})
@@ -41,8 +50,10 @@ func silver(t *testing.T, db *duck.DB, lake, rows string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = table.Commit(t.Context(), delta.Commit{ReadVersion: delta.Latest, Operation: "WRITE",
-		Adds: []delta.AddFile{{Path: name, Size: info.Bytes, StatsJSON: info.StatsJSON}}})
+	_, err = table.Commit(t.Context(), delta.Commit{
+		ReadVersion: delta.Latest, Operation: "WRITE",
+		Adds: []delta.AddFile{{Path: name, Size: info.Bytes, StatsJSON: info.StatsJSON}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +90,7 @@ func TestLakeSeries(t *testing.T) {
 	at := func(n int) string { return fmt.Sprint(int64(day) + int64(n)) }
 	var rows []string
 	for n := range 10 {
-		rows = append(rows, "('s/l/a''s/x', "+at(10*n)+", "+at(10*n)+", 'number', "+fmt.Sprint(n*n)+", NULL, "+fmt.Sprint(n != 9)+", "+fmt.Sprint(n)+")")
+		rows = append(rows, "('s/l/a''s/x', "+at(10*n)+", "+at(10*n)+", 'number', "+fmt.Sprintf("%d, NULL, %t, %d)", n*n, n != 9, n))
 	}
 	rows = append(rows,
 		"('s/l/a''s/x', "+at(0)+", "+at(60)+", 'number', 0.5, NULL, true, 20)",

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -165,9 +166,7 @@ func TestAnswers(t *testing.T) {
 	}
 	with := func(m jsonObject, more ...any) jsonObject {
 		out := jsonObject{}
-		for k, v := range m {
-			out[k] = v
-		}
+		maps.Copy(out, m)
 		for i := 0; i < len(more); i += 2 {
 			out[more[i].(string)] = more[i+1]
 		}
@@ -180,8 +179,10 @@ func TestAnswers(t *testing.T) {
 			ids(a.(jsonObject))
 		}
 		want := jsonObject{"plant_time": "2020-03-09T10:14:40Z", "registry_version": 3.0, "assets": []any{
-			jsonObject{"id": "other/line/new", "asset_id": "", "site": "other", "line": "line", "asset": "new", "class": "", "description": "", "owner": "", "claimed": false,
-				"sensors": 1.0, "event_time": "2020-03-09T10:14:40Z", "age_seconds": 0.0, "status": "good"},
+			jsonObject{
+				"id": "other/line/new", "asset_id": "", "site": "other", "line": "line", "asset": "new", "class": "", "description": "", "owner": "", "claimed": false,
+				"sensors": 1.0, "event_time": "2020-03-09T10:14:40Z", "age_seconds": 0.0, "status": "good",
+			},
 			with(head, "sensors", 9.0),
 			with(head, "id", "skab/valve1/1", "asset", "1", "sensors", 8.0, "event_time", nil, "age_seconds", nil, "status", "silent"),
 		}}
@@ -239,8 +240,10 @@ func TestAnswers(t *testing.T) {
 			jsonObject{"station": "edge", "counters": []any{jsonObject{"name": "emitted", "value": 8.0}, jsonObject{"name": "in-flight_now", "value": 2.0}}},
 			jsonObject{"station": "bronze", "counters": []any{jsonObject{"name": "rows", "value": 3.0}}},
 		}}},
-		"status": {"/api/v1/status", jsonObject{"ready": true, "plant_time": "2020-03-09T10:14:40Z", "speed": 60.0, "drained": false, "version": "1.2.3",
-			"roles": []any{"http"}, "addresses": jsonObject{"http": "127.0.0.1:8080"}, "problems": []any{}}},
+		"status": {"/api/v1/status", jsonObject{
+			"ready": true, "plant_time": "2020-03-09T10:14:40Z", "speed": 60.0, "drained": false, "version": "1.2.3",
+			"roles": []any{"http"}, "addresses": jsonObject{"http": "127.0.0.1:8080"}, "problems": []any{},
+		}},
 		"unclaimed": {"/api/v1/registry/unclaimed", jsonObject{"registry_version": 3.0, "sensors": []any{jsonObject{"path": "skab/valve1/0/strange thing", "since": "2020-03-09T10:14:40Z"}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -268,8 +271,10 @@ func TestSeriesAnswers(t *testing.T) {
 			T: []signal.Micros{1_500_000, 2_000_001}, Values: []signal.Value{signal.NumberValue(math.NaN()), signal.TextValue("<")}, Good: []bool{true, false},
 		}
 		got := object(t, f.ask("GET", url+"current").Body.Bytes())
-		want := jsonObject{"path": "skab/valve1/0/current", "unit": "A", "plant_time": "2020-03-09T10:14:40Z", "from": "2020-03-09T10:04:39.000001Z", "to": "2020-03-09T10:14:39.000001Z",
-			"mode": "raw", "count": 2.0, "t": []any{1.5, 2.000001}, "value": []any{nil, nil}, "text": []any{nil, "<"}, "good": []any{true, false}}
+		want := jsonObject{
+			"path": "skab/valve1/0/current", "unit": "A", "plant_time": "2020-03-09T10:14:40Z", "from": "2020-03-09T10:04:39.000001Z", "to": "2020-03-09T10:14:39.000001Z",
+			"mode": "raw", "count": 2.0, "t": []any{1.5, 2.000001}, "value": []any{nil, nil}, "text": []any{nil, "<"}, "good": []any{true, false},
+		}
 		if d := cmp.Diff(want, got); d != "" {
 			t.Error(d)
 		}
@@ -277,8 +282,10 @@ func TestSeriesAnswers(t *testing.T) {
 	t.Run("buckets", func(t *testing.T) {
 		f.series.points = Points{Bucket: 2_500_000, T: []signal.Micros{1e6, 2e6}, Min: []float64{1, math.NaN()}, Max: []float64{3, math.NaN()}, Mean: []float64{2, math.NaN()}, N: []int64{4, 1}, GoodN: []int64{3, 0}}
 		got := object(t, f.ask("GET", url+"strange%20thing?from=2020-03-09T00:00:00Z&to=2020-03-10T01:00:00%2B01:00&points=7").Body.Bytes())
-		want := jsonObject{"path": "skab/valve1/0/strange thing", "unit": "", "plant_time": "2020-03-09T10:14:40Z", "from": "2020-03-09T00:00:00Z", "to": "2020-03-10T00:00:00Z",
-			"mode": "buckets", "count": 5.0, "bucket_seconds": 2.5, "t": []any{1.0, 2.0}, "min": []any{1.0, nil}, "max": []any{3.0, nil}, "mean": []any{2.0, nil}, "n": []any{4.0, 1.0}, "good_n": []any{3.0, 0.0}}
+		want := jsonObject{
+			"path": "skab/valve1/0/strange thing", "unit": "", "plant_time": "2020-03-09T10:14:40Z", "from": "2020-03-09T00:00:00Z", "to": "2020-03-10T00:00:00Z",
+			"mode": "buckets", "count": 5.0, "bucket_seconds": 2.5, "t": []any{1.0, 2.0}, "min": []any{1.0, nil}, "max": []any{3.0, nil}, "mean": []any{2.0, nil}, "n": []any{4.0, 1.0}, "good_n": []any{3.0, 0.0},
+		}
 		if d := cmp.Diff(want, got); d != "" {
 			t.Error(d)
 		}

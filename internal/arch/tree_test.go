@@ -2,6 +2,8 @@ package arch
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -12,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -38,32 +41,48 @@ type tree struct {
 	src   []source
 }
 
+// load reads the checkout once for all tests; nobody changes what it returns.
+var load = sync.OnceValues(loadTree)
+
 func readTree(t *testing.T) *tree {
 	t.Helper()
+	tr, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+func loadTree() (*tree, error) {
 	_, self, _, ok := runtime.Caller(0)
 	if !ok {
-		t.Fatal("the source of this test is not known")
+		return nil, errors.New("the source of this test is not known")
 	}
 	tr := &tree{top: filepath.Join(filepath.Dir(self), "..", "..")}
-	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	cmd := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	cmd.Dir = tr.top
 	out, err := cmd.Output()
 	if err != nil {
-		t.Skipf("listing files with git: %v", err)
+		return nil, fmt.Errorf("listing files with git: %w", err)
 	}
 	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
 		// Deleted files stay in git's list until the deletion is staged.
-		if info, err := os.Lstat(filepath.Join(tr.top, name)); err == nil && info.Mode().IsRegular() {
-			tr.files = append(tr.files, name)
-			if strings.HasSuffix(name, ".go") && !strings.Contains("/"+name, "/testdata/") {
-				tr.src = append(tr.src, tr.parse(t, name))
+		if info, err := os.Lstat(filepath.Join(tr.top, name)); err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		tr.files = append(tr.files, name)
+		if strings.HasSuffix(name, ".go") && !strings.Contains("/"+name, "/testdata/") {
+			s, err := parse(tr.top, name)
+			if err != nil {
+				return nil, err
 			}
+			tr.src = append(tr.src, s)
 		}
 	}
 	if len(tr.src) == 0 {
-		t.Fatal("no Go file found")
+		return nil, errors.New("no Go file found")
 	}
-	return tr
+	return tr, nil
 }
 
 func (tr *tree) read(t *testing.T, name string) []byte {
@@ -75,37 +94,39 @@ func (tr *tree) read(t *testing.T, name string) []byte {
 	return b
 }
 
-func (tr *tree) parse(t *testing.T, name string) source {
-	t.Helper()
-	b := tr.read(t, name)
+func parse(top, name string) (source, error) {
+	b, err := os.ReadFile(filepath.Join(top, name))
+	if err != nil {
+		return source{}, err
+	}
 	s := source{file: name, dir: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), lines: bytes.Count(b, []byte("\n"))}
 	fset := token.NewFileSet()
 	f, err := parser.ParseFile(fset, name, b, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
-		t.Fatalf("parsing: %v", err)
+		return source{}, fmt.Errorf("parsing: %w", err)
 	}
 	s.pkg, s.doc, s.generated = f.Name.Name, f.Doc.Text(), ast.IsGenerated(f)
 	for _, i := range f.Imports {
 		p, err := strconv.Unquote(i.Path.Value)
 		if err != nil {
-			t.Fatalf("%s: import %s: %v", name, i.Path.Value, err)
+			return source{}, fmt.Errorf("%s: import %s: %w", name, i.Path.Value, err)
 		}
 		s.imports = append(s.imports, p)
 	}
-	for _, d := range f.Decls {
-		if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "init" {
-			s.inits = append(s.inits, fset.Position(fn.Pos()).Line)
-		}
-	}
 	ast.Inspect(f, func(n ast.Node) bool {
-		if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Sleep" {
-			if x, ok := sel.X.(*ast.Ident); ok && x.Name == "time" {
-				s.sleeps = append(s.sleeps, fset.Position(sel.Pos()).Line)
+		switch n := n.(type) {
+		case *ast.FuncDecl:
+			if n.Recv == nil && n.Name.Name == "init" {
+				s.inits = append(s.inits, fset.Position(n.Pos()).Line)
+			}
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && n.Sel.Name == "Sleep" {
+				s.sleeps = append(s.sleeps, fset.Position(n.Pos()).Line)
 			}
 		}
 		return true
 	})
-	return s
+	return s, nil
 }
 
 // inModule returns the folder of an import of our own.

@@ -149,10 +149,16 @@ func transact(ctx context.Context, db *sql.DB, fn func(*sql.Tx) error) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	committed := false
+	defer func() {
+		if !committed {
+			_ = tx.Rollback() // the error that led here says more
+		}
+	}()
 	if err := fn(tx); err != nil {
 		return err
 	}
+	committed = true // a commit that fails has ended the transaction too
 	return tx.Commit()
 }
 

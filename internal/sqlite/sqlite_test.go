@@ -117,8 +117,7 @@ func TestForeignFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = Open(t.Context(), path, schema)
-		var foreign *ForeignError
-		if !errors.As(err, &foreign) {
+		if _, ok := errors.AsType[*ForeignError](err); !ok {
 			t.Errorf("%s: %v, want ForeignError", filepath.Base(path), err)
 		}
 		if after, _ := os.ReadFile(path); string(after) != string(before) {

@@ -120,13 +120,12 @@ func TestCrashes(t *testing.T) {
 		point string
 		nth   []int
 	}{
-		{"lake.plan_written", []int{1, 2, 3}}, {"lake.bronze_committed", []int{1}}, {"lake.quarantine_committed", []int{1, 2}}, {"lake.silver_committed", []int{1}}, {"lake.gold_committed", []int{1, 2}},
+		{"lake.plan_written", []int{1, 3}}, {"lake.bronze_committed", []int{1}}, {"lake.quarantine_committed", []int{1}}, {"lake.silver_committed", []int{1}}, {"lake.gold_committed", []int{1, 2}},
 	} {
 		for _, nth := range c.nth {
 			t.Run(fmt.Sprintf("%s/%d", c.point, nth), func(t *testing.T) {
 				l := newLakeIn(t, t.TempDir(), db, 2)
 				s := newStory(l)
-				l.rows = 12
 				s.send()
 				r := l.start(crashAt(c.point, nth))
 				for crashed := false; !crashed; {
@@ -158,7 +157,7 @@ func TestCrashes(t *testing.T) {
 // another one has taken over, must not write anything twice.
 func TestZombie(t *testing.T) {
 	db := openDB(t)
-	for _, nth := range []int{1, 2, 3} {
+	for _, nth := range []int{1, 2} {
 		t.Run(fmt.Sprint(nth), func(t *testing.T) {
 			l := newLakeIn(t, t.TempDir(), db, 2)
 			s := newStory(l)

@@ -111,7 +111,7 @@ const pieceRows = 16_384
 
 // pieces is into how many parts work on so many rows is cut.
 func (f *follower) pieces(rows int64) int64 {
-	size := pieceRows / max(f.finer, 1)
+	size := max(min(pieceRows, f.w.BatchRows)/max(f.finer, 1), 1)
 	return max((rows+size-1)/size, 1)
 }
 

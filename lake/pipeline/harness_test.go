@@ -25,7 +25,7 @@ import (
 
 // TestMain lowers the number of rapid's checks: each runs a whole lake.
 func TestMain(m *testing.M) {
-	if err := flag.Set("rapid.checks", "6"); err != nil {
+	if err := flag.Set("rapid.checks", "5"); err != nil {
 		panic(err)
 	}
 	os.Exit(m.Run())

@@ -62,6 +62,7 @@ func (p *process) startLake(ctx context.Context) error {
 		Config:         kafkac.Config{Brokers: p.kafka, ClientID: "headrace-lake", Log: p.Log.With("station", "lake")},
 		Group:          lakeGroup,
 		SessionTimeout: session,
+		MaxFetchBytes:  4 << 20,
 	})
 	if err != nil {
 		return err

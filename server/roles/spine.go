@@ -27,6 +27,9 @@ func partitions() map[string]int {
 }
 
 const (
+	// maxPending is what may wait for Kafka in the bridge: beyond it the bridge
+	// leaves the broker, and the edges keep what they have.
+	maxPending  = 24 << 20
 	brokerClose = 2 * time.Second
 	trimTimeout = 5 * time.Second
 	adminWait   = 30 * time.Second
@@ -80,7 +83,7 @@ func (p *process) startBridge(ctx context.Context) error {
 			return err
 		}
 	}
-	producerConfig := kafkac.ProducerConfig{Config: cfg, MaxBufferedBytes: 96 << 20}
+	producerConfig := kafkac.ProducerConfig{Config: cfg, MaxBufferedBytes: 2 * maxPending}
 	if p.log != nil {
 		producerConfig.MaxMessageBytes = 8 << 20 // an outside Kafka has limits of its own
 	}
@@ -90,11 +93,12 @@ func (p *process) startBridge(ctx context.Context) error {
 	}
 	p.stack.onStop("bridge's producer", func() error { producer.Close(); return nil })
 	b, err := bridge.New(bridge.Options{
-		MQTT:     mqttc.Config{Addresses: p.mqtt},
-		Producer: producer,
-		Clock:    p.clock,
-		Log:      p.Log.With("station", "bridge"),
-		Reached:  p.Reached,
+		MQTT:       mqttc.Config{Addresses: p.mqtt},
+		Producer:   producer,
+		Clock:      p.clock,
+		MaxPending: maxPending,
+		Log:        p.Log.With("station", "bridge"),
+		Reached:    p.Reached,
 	})
 	if err != nil {
 		return err

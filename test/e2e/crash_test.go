@@ -47,7 +47,8 @@ func crashRecordings(t *testing.T) string {
 // the replay ended by itself before.
 func killed(t *testing.T, bin, dir, recordings string, env []string, wait time.Duration) (string, bool) {
 	t.Helper()
-	p := harness.Start(t, bin, dir, env, up(recordings)...)
+	// Fast, but over several batches of every station.
+	p := harness.Start(t, bin, dir, env, up(recordings, "--speed", "200")...)
 	if wait > 0 {
 		select {
 		case <-p.Done():

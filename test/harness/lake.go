@@ -2,6 +2,7 @@ package harness
 
 import (
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -41,9 +42,17 @@ func Count(t testing.TB, bin, dir, query string) int {
 // Verify proves the ledger of a data directory.
 func Verify(t testing.TB, bin, dir string) {
 	t.Helper()
-	if r := Run(t, bin, "ledger", "verify", "--dir", dir, "--output", "json"); r.Code != 0 {
-		t.Errorf("ledger verify: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	r := Run(t, bin, "ledger", "verify", "--dir", dir, "--output", "json")
+	if r.Code == 0 {
+		return
 	}
+	var answer struct {
+		Broken []string `json:"broken"`
+	}
+	if err := json.Unmarshal([]byte(r.Stdout), &answer); err != nil {
+		t.Errorf("ledger verify: %v\n%s", err, r.Stdout)
+	}
+	t.Errorf("ledger verify: exit %d\n%s%s", r.Code, r.Stderr, strings.Join(answer.Broken, "\n"))
 }
 
 // Exact proves that the tables hold every value of the recordings once: bronze

@@ -3,6 +3,7 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -48,14 +49,6 @@ func expand(t *rapid.T, sensors []signal.SensorMeta) timelineModel {
 	return m
 }
 
-func (m timelineModel) clone() timelineModel {
-	out := timelineModel{}
-	for p, at := range m {
-		out[p] = at
-	}
-	return out
-}
-
 // TestBitemporalRules compares the registry with a log that is replayed day by
 // day: what was known at each version stays readable, validity never overlaps,
 // a version is made exactly when something changes.
@@ -76,7 +69,7 @@ func TestBitemporalRules(t *testing.T) {
 		paths := []signal.Path{"s/l/a/x", "s/l/a/y", "s/l/b/x"}
 
 		for range rapid.IntRange(1, 8).Draw(rt, "changes") {
-			want := known[last].clone()
+			want := maps.Clone(known[last])
 			op := rapid.SampledFrom([]string{"add", "correct", "replace", "ensure"}).Draw(rt, "op")
 			p := rapid.SampledFrom(paths).Draw(rt, "path")
 			from := rapid.IntRange(0, points-1).Draw(rt, "from")

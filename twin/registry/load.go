@@ -89,24 +89,33 @@ func (r *Registry) LoadFile(ctx context.Context, file string) (int64, error) {
 // asset or a sensor is the whole of it, over all time; what it does not name
 // stays. Loading the same document again changes nothing. file stands in errors.
 func (r *Registry) Load(ctx context.Context, file string, doc []byte) (int64, error) {
-	if len(doc) > strictyaml.MaxBytes {
-		return 0, fmt.Errorf("reading %s: it is longer than %d MiB", file, strictyaml.MaxBytes>>20)
-	}
-	var f plantFile
-	if err := strictyaml.Decode(file, doc, &f); err != nil {
+	ch, err := parse(file, doc)
+	if err != nil {
 		return 0, err
-	}
-	ch := Change{Reason: "file " + path.Base(file)}
-	for _, a := range f.Assets {
-		if err := ch.add(f.Templates, a); err != nil {
-			return 0, fmt.Errorf("reading %s: asset %s: %w", file, a.Asset, err)
-		}
 	}
 	version, err := r.apply(ctx, replace, ch)
 	if err != nil {
 		return 0, fmt.Errorf("loading %s: %w", file, err)
 	}
 	return version, nil
+}
+
+// parse reads a plant's file.
+func parse(file string, doc []byte) (Change, error) {
+	if len(doc) > strictyaml.MaxBytes {
+		return Change{}, fmt.Errorf("reading %s: it is longer than %d MiB", file, strictyaml.MaxBytes>>20)
+	}
+	var f plantFile
+	if err := strictyaml.Decode(file, doc, &f); err != nil {
+		return Change{}, err
+	}
+	ch := Change{Reason: "file " + path.Base(file)}
+	for _, a := range f.Assets {
+		if err := ch.add(f.Templates, a); err != nil {
+			return Change{}, fmt.Errorf("reading %s: asset %s: %w", file, a.Asset, err)
+		}
+	}
+	return ch, nil
 }
 
 // add puts the rows of one asset into the change.

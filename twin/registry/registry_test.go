@@ -332,8 +332,7 @@ func TestOpenRefusesANewerFile(t *testing.T) {
 	}
 	db.Close()
 	_, err = Open(t.Context(), path, Options{})
-	var newer *sqlite.NewerError
-	if !errors.As(err, &newer) {
+	if _, ok := errors.AsType[*sqlite.NewerError](err); !ok {
 		t.Errorf("error %v, want NewerError", err)
 	}
 }
