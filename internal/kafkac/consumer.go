@@ -197,6 +197,9 @@ func firstError(fetches kgo.Fetches) error {
 			return fmt.Errorf("reading from Kafka: %w", e.Err)
 		case errors.Is(e.Err, kerr.OffsetOutOfRange):
 			return &OutOfRangeError{TopicPartition{e.Topic, e.Partition}, e.Err}
+		case errors.As(e.Err, new(*kgo.ErrGroupSession)):
+			// The group has dropped this member, as after a long sleep; the client
+			// joins anew by itself, and OnRevoked has been called.
 		case e.Topic == "":
 			return e.Err // ctx's
 		default:

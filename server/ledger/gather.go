@@ -97,12 +97,82 @@ func (v *verifier) bronze(ctx context.Context, s *duck.Session) error {
 		GROUP BY 1`, func(e *Edge, n []int64) { e.Bronze, e.Doubled = n[0], n[1] })
 }
 
+// pending gathers the rows of bronze in versions that silver has yet to read.
+func (v *verifier) pending(ctx context.Context, s *duck.Session, cat *catalog.Catalog) error {
+	bronze, err := cat.Snapshot(bronzeTable)
+	if err != nil {
+		return err
+	}
+	silver, err := cat.Snapshot(silverTable)
+	if err != nil {
+		return err
+	}
+	for _, q := range []string{
+		"CREATE OR REPLACE TEMP TABLE read_to (shard INT, version BIGINT)",
+		"CREATE OR REPLACE TEMP TABLE pending AS SELECT edge, " + place + " FROM bronze.readings LIMIT 0",
+	} {
+		if err := s.Exec(ctx, q); err != nil {
+			return err
+		}
+	}
+	for shard := range pipeline.Shards {
+		at := silver.Txn(fmt.Sprintf("headrace/%s/%d", silverTable, shard))
+		if err := s.Exec(ctx, "INSERT INTO read_to VALUES (?, ?)", shard, at); err != nil {
+			return err
+		}
+	}
+	// Of the shards that have rows, the one that is furthest behind.
+	var least sql.NullInt64
+	if err := s.QueryRow(ctx, "SELECT min(version) FROM read_to WHERE shard IN (SELECT DISTINCT shard FROM bronze.readings)").Scan(&least); err != nil {
+		return err
+	}
+	if !least.Valid {
+		return nil
+	}
+	table, err := delta.Open(ctx, filepath.Join(v.Lake, "bronze", "readings"), delta.Options{})
+	if err != nil {
+		return err
+	}
+	const stride = 256
+	for from := least.Int64; from < bronze.Version(); from += stride {
+		versions, err := table.Changes(ctx, from, min(from+stride, bronze.Version()))
+		if err != nil {
+			return err
+		}
+		for _, version := range versions {
+			if err := v.pendingIn(ctx, s, version); err != nil {
+				return err
+			}
+		}
+	}
+	return v.each(ctx, s, "SELECT coalesce(edge, ''), count(*) FROM pending GROUP BY 1", func(e *Edge, n []int64) { e.Pending = n[0] })
+}
+
+func (v *verifier) pendingIn(ctx context.Context, s *duck.Session, version delta.Version) error {
+	for _, f := range version.Adds {
+		if !f.DataChange {
+			continue
+		}
+		file := filepath.Join(v.Lake, "bronze", "readings", filepath.FromSlash(f.Path))
+		err := s.Exec(ctx, fmt.Sprintf(`INSERT INTO pending SELECT edge, %s FROM read_parquet(%s) b
+			JOIN read_to r ON r.shard = b.shard AND r.version < %d`, place, duck.Literal(file), version.Version))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place names a row by where its record lies in the spine, which no row lacks.
+const place = "kafka_topic, kafka_partition, kafka_offset, i"
+
 // silver compares the tables behind bronze with it, row by row.
 func (v *verifier) silver(ctx context.Context, s *duck.Session) error {
-	const key = "edge, boot, stream, n, i, kafka_topic, kafka_partition, kafka_offset"
 	for _, q := range []string{
-		"CREATE OR REPLACE TEMP TABLE behind AS SELECT " + key + ", true AS good FROM silver.readings UNION ALL SELECT " + key + ", false FROM silver.readings_quarantine",
-		"CREATE OR REPLACE TEMP TABLE left_out AS SELECT b.* FROM bronze.readings b ANTI JOIN behind USING (" + key + ")",
+		// Quarantine is committed first: what silver has yet to read is pending there too.
+		"CREATE OR REPLACE TEMP TABLE behind AS SELECT edge, " + place + ", true AS good FROM silver.readings UNION ALL " +
+			"SELECT edge, " + place + ", false FROM silver.readings_quarantine ANTI JOIN pending USING (" + place + ")",
+		"CREATE OR REPLACE TEMP TABLE left_out AS SELECT b.* FROM bronze.readings b ANTI JOIN behind USING (" + place + ") ANTI JOIN pending USING (" + place + ")",
 	} {
 		if err := s.Exec(ctx, q); err != nil {
 			return err
@@ -112,8 +182,8 @@ func (v *verifier) silver(ctx context.Context, s *duck.Session) error {
 		func(e *Edge, n []int64) { e.Silver, e.Quarantined = n[0], n[1] }); err != nil {
 		return err
 	}
-	if err := v.each(ctx, s, `SELECT coalesce(edge, ''), sum(c - 1) FROM (SELECT `+key+`, count(*) AS c FROM behind GROUP BY ALL) GROUP BY 1
-		UNION ALL SELECT coalesce(edge, ''), count(*) FROM behind ANTI JOIN bronze.readings USING (`+key+`) GROUP BY 1`,
+	if err := v.each(ctx, s, `SELECT coalesce(edge, ''), sum(c - 1) FROM (SELECT edge, `+place+`, count(*) AS c FROM behind GROUP BY ALL) GROUP BY 1
+		UNION ALL SELECT coalesce(edge, ''), count(*) FROM behind ANTI JOIN bronze.readings USING (`+place+`) GROUP BY 1`,
 		func(e *Edge, n []int64) { e.Foreign += n[0] }); err != nil {
 		return err
 	}
@@ -183,68 +253,6 @@ func (v *verifier) arrived(ctx context.Context, s *duck.Session) error {
 // elsewhere lists the messages that need not be in bronze.
 func (v *verifier) elsewhere() []message {
 	return slices.AppendSeq(slices.Collect(maps.Keys(v.waiting)), maps.Keys(v.dead))
-}
-
-// pending counts rows of bronze in versions that silver has yet to read.
-func (v *verifier) pending(ctx context.Context, s *duck.Session, cat *catalog.Catalog) error {
-	bronze, err := cat.Snapshot(bronzeTable)
-	if err != nil {
-		return err
-	}
-	silver, err := cat.Snapshot(silverTable)
-	if err != nil {
-		return err
-	}
-	if err := s.Exec(ctx, "CREATE OR REPLACE TEMP TABLE read_to (shard INT, version BIGINT)"); err != nil {
-		return err
-	}
-	for shard := range pipeline.Shards {
-		at := silver.Txn(fmt.Sprintf("headrace/%s/%d", silverTable, shard))
-		if err := s.Exec(ctx, "INSERT INTO read_to VALUES (?, ?)", shard, at); err != nil {
-			return err
-		}
-	}
-	// Of the shards that have rows, the one that is furthest behind.
-	var least sql.NullInt64
-	if err := s.QueryRow(ctx, "SELECT min(version) FROM read_to WHERE shard IN (SELECT DISTINCT shard FROM bronze.readings)").Scan(&least); err != nil {
-		return err
-	}
-	if !least.Valid {
-		return nil
-	}
-	table, err := delta.Open(ctx, filepath.Join(v.Lake, "bronze", "readings"), delta.Options{})
-	if err != nil {
-		return err
-	}
-	const stride = 256
-	for from := least.Int64; from < bronze.Version(); from += stride {
-		versions, err := table.Changes(ctx, from, min(from+stride, bronze.Version()))
-		if err != nil {
-			return err
-		}
-		for _, version := range versions {
-			if err := v.pendingIn(ctx, s, version); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (v *verifier) pendingIn(ctx context.Context, s *duck.Session, version delta.Version) error {
-	for _, f := range version.Adds {
-		if !f.DataChange {
-			continue
-		}
-		file := filepath.Join(v.Lake, "bronze", "readings", filepath.FromSlash(f.Path))
-		err := v.each(ctx, s, fmt.Sprintf(`SELECT coalesce(edge, ''), count(*) FROM read_parquet(%s) b
-			JOIN read_to r ON r.shard = b.shard AND r.version < %d GROUP BY 1`, duck.Literal(file), version.Version),
-			func(e *Edge, n []int64) { e.Pending += n[0] })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // each runs a query of an edge and numbers.

@@ -129,13 +129,13 @@ func (v *verifier) tables(ctx context.Context) (err error) {
 	if err := v.spine(ctx, cat); err != nil {
 		return err
 	}
+	if err := v.pending(ctx, s, cat); err != nil {
+		return err
+	}
 	for _, step := range []func(context.Context, *duck.Session) error{v.bronze, v.silver, v.arrived} {
 		if err := step(ctx, s); err != nil {
 			return err
 		}
-	}
-	if err := v.pending(ctx, s, cat); err != nil {
-		return err
 	}
 	tally, err := pipeline.Tally(ctx, v.Lake)
 	if err != nil {
