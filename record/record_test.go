@@ -281,7 +281,9 @@ func FuzzDecode(f *testing.F) {
 		Origin: signal.Origin{Edge: "g/e", Boot: "b", Seq: 9, Stream: "s/l/a:event", N: 12, Config: "c", CompleteTo: -1},
 		Readings: []signal.Reading{
 			{Sensor: "p", EventTime: 1, AliveAt: 2, Value: signal.NumberValue(1), Unit: "bar", Quality: 192, Historical: true, Rescued: "{}"},
-			{Sensor: "q", Value: signal.TextValue("x")}, {Sensor: "r", Value: signal.BoolValue(true)}, {},
+			{Sensor: "q", Value: signal.TextValue("x")},
+			{Sensor: "r", Value: signal.BoolValue(true)},
+			{},
 		},
 	}))
 	var used signal.Batch

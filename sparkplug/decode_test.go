@@ -2,6 +2,7 @@ package sparkplug
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,8 +19,8 @@ func frame(num protowire.Number, p []byte) []byte {
 
 func nested(levels int, nums ...protowire.Number) (p []byte) {
 	for range levels {
-		for i := len(nums) - 1; i >= 0; i-- {
-			p = frame(nums[i], p)
+		for _, num := range slices.Backward(nums) {
+			p = frame(num, p)
 		}
 	}
 	return p

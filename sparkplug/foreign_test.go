@@ -84,20 +84,28 @@ func TestForeignData(t *testing.T) {
 		{"by name", Metric{Name: "on", Timestamp: 2000, HasTimestamp: true, Value: Bool(false)}, at("on", signal.BoolValue(false), ""), false},
 		{"undeclared name with its type", Metric{Name: "new", Timestamp: 2000, HasTimestamp: true, Datatype: TypeUInt8, Value: Int(200)}, at("new", signal.NumberValue(200), ""), false},
 		{"null", Metric{Alias: 2, HasAlias: true, Timestamp: 2000, HasTimestamp: true, Null: true}, p(signal.Value{}), false},
-		{"historical", Metric{Alias: 2, HasAlias: true, Timestamp: 2000, HasTimestamp: true, Historical: true, Value: Int(1)},
-			with(p(signal.NumberValue(1)), func(r *signal.Reading) { r.Historical = true }), false},
+		{
+			"historical",
+			Metric{Alias: 2, HasAlias: true, Timestamp: 2000, HasTimestamp: true, Historical: true, Value: Int(1)},
+			with(p(signal.NumberValue(1)), func(r *signal.Reading) { r.Historical = true }), false,
+		},
 		{"quality", aliased(2, Int(1), qualityProperty(500)), with(p(signal.NumberValue(1)), func(r *signal.Reading) { r.Quality = 500 }), false},
-		{"quality that is none", aliased(2, Int(1), Property{Key: PropertyQuality, Type: TypeInt32, Value: Int(math.MaxUint32)}),
+		{
+			"quality that is none", aliased(2, Int(1), Property{Key: PropertyQuality, Type: TypeInt32, Value: Int(math.MaxUint32)}),
 			with(p(signal.NumberValue(1)), func(r *signal.Reading) {
 				r.Quality, r.Rescued = signal.QualityBad, `{"properties":{"Quality":4294967295}}`
-			}), false},
+			}), false,
+		},
 		{"unit of its own", aliased(2, Int(1), textProperty(PropertyUnit, "Pa")), with(p(signal.NumberValue(1)), func(r *signal.Reading) { r.Unit = "Pa" }), false},
 		{"other properties", aliased(2, Int(1), textProperty("engHigh", "9")), with(p(signal.NumberValue(1)), func(r *signal.Reading) { r.Rescued = `{"properties":{"engHigh":"9"}}` }), false},
 		{"time of the payload", Metric{Alias: 2, HasAlias: true, Value: Int(1)}, with(p(signal.NumberValue(1)), func(r *signal.Reading) { r.EventTime, r.AliveAt = 1_000_000, 1_000_000 }), false},
-		{"time beyond the calendar", Metric{Alias: 2, HasAlias: true, Timestamp: math.MaxUint64, HasTimestamp: true, Value: Int(1)},
+		{
+			"time beyond the calendar",
+			Metric{Alias: 2, HasAlias: true, Timestamp: math.MaxUint64, HasTimestamp: true, Value: Int(1)},
 			with(p(signal.NumberValue(1)), func(r *signal.Reading) {
 				r.EventTime, r.AliveAt, r.Rescued = 1_000_000, 1_000_000, `{"timestamp":18446744073709551615}`
-			}), false},
+			}), false,
+		},
 		{"transient", Metric{Alias: 2, HasAlias: true, Transient: true, Value: Int(1)}, signal.Reading{}, true},
 		{"control", Metric{Name: "Device Control/Reset", Value: Bool(true)}, signal.Reading{}, true},
 	} {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,11 +50,11 @@ const (
 )
 
 // Run prints the ledger.
-func (c ledgerVerifyCmd) Run(e *env) error {
+func (c ledgerVerifyCmd) Run(ctx context.Context, e *env) error {
 	if err := datadir.Check(c.Dir); err != nil {
 		return err
 	}
-	report, err := c.verify(e)
+	report, err := c.verify(ctx)
 	if err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func (c ledgerVerifyCmd) Run(e *env) error {
 	return err
 }
 
-func (c ledgerVerifyCmd) verify(e *env) (ledger.Report, error) {
+func (c ledgerVerifyCmd) verify(ctx context.Context) (ledger.Report, error) {
 	scratch, err := os.MkdirTemp("", "headrace-ledger-")
 	if err != nil {
 		return ledger.Report{}, fmt.Errorf("making a scratch directory: %w", err)
@@ -90,10 +91,10 @@ func (c ledgerVerifyCmd) verify(e *env) (ledger.Report, error) {
 		if len(o.Brokers) == 0 {
 			o.Brokers = []string{run.Kafka}
 		}
-		return whileRunning(e, o)
+		return whileRunning(ctx, o)
 	}
 	if len(o.Brokers) > 0 {
-		return ledger.Verify(e.ctx, o)
+		return ledger.Verify(ctx, o)
 	}
 	// At rest: the spine is opened for as long as it is read.
 	dir, err := datadir.Open(c.Dir, version, time.Now())
@@ -105,16 +106,16 @@ func (c ledgerVerifyCmd) verify(e *env) (ledger.Report, error) {
 		return ledger.Report{}, errors.Join(err, dir.Close())
 	}
 	o.Brokers = []string{log.Addr()}
-	report, err := ledger.Verify(e.ctx, o)
+	report, err := ledger.Verify(ctx, o)
 	log.Close()
 	return report, errors.Join(err, dir.Close())
 }
 
 // whileRunning counts twice, until both agree.
-func whileRunning(e *env, o ledger.Options) (ledger.Report, error) {
+func whileRunning(ctx context.Context, o ledger.Options) (ledger.Report, error) {
 	last := ""
 	for range settleTries {
-		report, err := ledger.Verify(e.ctx, o)
+		report, err := ledger.Verify(ctx, o)
 		if err != nil {
 			return report, err
 		}
@@ -128,8 +129,8 @@ func whileRunning(e *env, o ledger.Options) (ledger.Report, error) {
 		last = string(b)
 		select {
 		case <-time.After(settle):
-		case <-e.ctx.Done():
-			return report, e.ctx.Err()
+		case <-ctx.Done():
+			return report, ctx.Err()
 		}
 	}
 	return ledger.Report{}, errors.New("the readings are still moving; stop the running Headrace, or wait until it has drained")

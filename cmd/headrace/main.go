@@ -39,7 +39,6 @@ type cli struct {
 
 // env is what a verb gets from the process.
 type env struct {
-	ctx    context.Context
 	stdout io.Writer
 	stderr io.Writer
 }
@@ -64,7 +63,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		kong.Configuration(loadConfig),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exit = code }),
-		kong.BindFor(&env{ctx: ctx, stdout: stdout, stderr: stderr}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(&env{stdout: stdout, stderr: stderr}),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "headrace:", err)

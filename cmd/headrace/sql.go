@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"database/sql"
 	"encoding/csv"
 	"encoding/json"
@@ -40,7 +41,7 @@ Examples:
 }
 
 // Run runs the query and prints its rows.
-func (c sqlCmd) Run(e *env) error {
+func (c sqlCmd) Run(ctx context.Context, e *env) error {
 	if err := datadir.Check(c.Dir); err != nil {
 		return err
 	}
@@ -50,27 +51,27 @@ func (c sqlCmd) Run(e *env) error {
 	}
 	defer os.RemoveAll(scratch)
 	lake := filepath.Join(c.Dir, "lake")
-	db, err := duck.Open(e.ctx, duck.Options{TempDir: scratch, MemoryLimit: "512MB"})
+	db, err := duck.Open(ctx, duck.Options{TempDir: scratch, MemoryLimit: "512MB"})
 	if err != nil {
 		return err
 	}
-	session, err := db.Session(e.ctx)
+	session, err := db.Session(ctx)
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	err = c.query(e, lake, session)
+	err = c.query(ctx, e, lake, session)
 	return errors.Join(err, session.Close(), db.Close())
 }
 
-func (c sqlCmd) query(e *env, lake string, session *duck.Session) error {
-	if err := mountLake(e, lake, session); err != nil {
+func (c sqlCmd) query(ctx context.Context, e *env, lake string, session *duck.Session) error {
+	if err := mountLake(ctx, lake, session); err != nil {
 		return err
 	}
 	query := c.Query
 	if strings.TrimSpace(query) == "" {
 		query = listTables
 	}
-	rows, err := session.Query(e.ctx, query)
+	rows, err := session.Query(ctx, query)
 	if err != nil {
 		return err
 	}
@@ -232,11 +233,11 @@ func writeTable(w io.Writer, rows *sql.Rows) error {
 }
 
 // mountLake makes every table of the lake a view of the session.
-func mountLake(e *env, lake string, session *duck.Session) error {
-	cat, err := catalog.Open(e.ctx, lake)
+func mountLake(ctx context.Context, lake string, session *duck.Session) error {
+	cat, err := catalog.Open(ctx, lake)
 	if err != nil {
 		return err
 	}
-	_, err = cat.Mount(e.ctx, session, nil)
+	_, err = cat.Mount(ctx, session, nil)
 	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,7 +52,9 @@ Examples:
 }
 
 // Run runs every role until Ctrl-C or until the replay has drained.
-func (c upCmd) Run(e *env) error { return c.start(e, roles.Options{Roles: roles.All()}) }
+func (c upCmd) Run(ctx context.Context, e *env) error {
+	return c.start(ctx, e, roles.Options{Roles: roles.All()})
+}
 
 type runCmd struct {
 	common
@@ -71,15 +74,15 @@ func (runCmd) Help() string {
 }
 
 // Run runs the chosen roles.
-func (c runCmd) Run(e *env) error {
+func (c runCmd) Run(ctx context.Context, e *env) error {
 	rs, err := roles.Parse(c.Roles)
 	if err != nil {
 		return err
 	}
-	return c.start(e, roles.Options{Roles: rs, MQTT: c.MQTT, Kafka: c.Kafka, Lake: c.Lake, KafkaSession: c.KafkaSession})
+	return c.start(ctx, e, roles.Options{Roles: rs, MQTT: c.MQTT, Kafka: c.Kafka, Lake: c.Lake, KafkaSession: c.KafkaSession})
 }
 
-func (c common) start(e *env, o roles.Options) (err error) {
+func (c common) start(ctx context.Context, e *env, o roles.Options) (err error) {
 	o.Speed, err = parseSpeed(c.Speed)
 	if err != nil {
 		return err
@@ -105,7 +108,7 @@ func (c common) start(e *env, o roles.Options) (err error) {
 		debug.SetGCPercent(gcPercent)
 	}
 	start := time.Now()
-	summary, err := roles.Run(e.ctx, o)
+	summary, err := roles.Run(ctx, o)
 	err = errors.Join(err, o.Dir.Close())
 	if err != nil {
 		return err

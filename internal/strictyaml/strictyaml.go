@@ -51,8 +51,7 @@ func Decode(name string, b []byte, v any) error {
 		at = fmt.Sprintf("%s:%d:%d", name, tk.Position.Line, tk.Position.Column)
 	}
 	msg := ye.GetMessage()
-	var unknown *yaml.UnknownFieldError
-	if errors.As(err, &unknown) {
+	if unknown, ok := errors.AsType[*yaml.UnknownFieldError](err); ok {
 		key := ""
 		if unknown.Token != nil {
 			key = unknown.Token.Value

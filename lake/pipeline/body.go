@@ -1,6 +1,9 @@
 package pipeline
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // body reads the query up to ; and takes its STREAM words away.
 func (r *parser) body(t *Table) error {
@@ -84,12 +87,7 @@ func (r *parser) stream() (StreamRef, int, error) {
 }
 
 func clauseWord(t token) bool {
-	for _, w := range []string{"WHERE", "LEFT", "RIGHT", "INNER", "FULL", "CROSS", "JOIN", "ON", "GROUP", "ORDER", "LIMIT", "HAVING", "UNION", "QUALIFY"} {
-		if t.is(w) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc([]string{"WHERE", "LEFT", "RIGHT", "INNER", "FULL", "CROSS", "JOIN", "ON", "GROUP", "ORDER", "LIMIT", "HAVING", "UNION", "QUALIFY"}, t.is)
 }
 
 // rowByRow refuses what a streaming table cannot do one row at a time.

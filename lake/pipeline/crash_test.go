@@ -321,7 +321,7 @@ func TestFailUpdateStopsOneFlow(t *testing.T) {
 	r := l.start(nil)
 	deadline := time.Now().Add(30 * time.Second)
 	for r.Status()[1].Err == nil && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond)
+		wait(t.Context(), time.Millisecond, nil)
 	}
 	if err := r.Status()[1].Err; err == nil || !strings.Contains(err.Error(), "constraint possible_value of silver.readings") {
 		t.Errorf("status is %v", err)

@@ -75,14 +75,14 @@ func TestKafkaFeed(t *testing.T) {
 	send()
 	deadline := time.Now().Add(30 * time.Second)
 	for len(b.heldShards()) == 0 && time.Now().Before(deadline) {
-		time.Sleep(5 * time.Millisecond)
+		wait(t.Context(), 5*time.Millisecond, nil)
 	}
 	send()
 	if err := a.end(); err != nil {
 		t.Fatal(err)
 	}
 	for len(b.heldShards()) < Shards && time.Now().Before(deadline) {
-		time.Sleep(5 * time.Millisecond)
+		wait(t.Context(), 5*time.Millisecond, nil)
 	}
 	l.drain(b)
 	if err := errors.Join(b.end()); err != nil {

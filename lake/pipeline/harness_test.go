@@ -41,7 +41,6 @@ type spine struct {
 	logs       map[TopicPartition][]kafkac.Record
 	starts     map[TopicPartition]int64
 	now        signal.Micros
-	members    []*groupMember
 }
 
 func newSpine(partitions int) *spine {
@@ -97,7 +96,6 @@ type groupMember struct {
 	revoked  func(context.Context, []TopicPartition, bool)
 	at       map[TopicPartition]int64
 	failed   error
-	closed   bool
 }
 
 // feed is the spine as one worker sees it; partitions are those it gets when

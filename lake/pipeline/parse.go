@@ -421,8 +421,15 @@ func (r *parser) parenthesised(what string) (string, error) {
 }
 
 var columnTypes = [...][2]string{
-	{"STRING", "string"}, {"BIGINT", "long"}, {"LONG", "long"}, {"INT", "integer"}, {"INTEGER", "integer"},
-	{"DOUBLE", "double"}, {"BOOLEAN", "boolean"}, {"TIMESTAMP", "timestamp"}, {"DATE", "date"},
+	{"STRING", "string"},
+	{"BIGINT", "long"},
+	{"LONG", "long"},
+	{"INT", "integer"},
+	{"INTEGER", "integer"},
+	{"DOUBLE", "double"},
+	{"BOOLEAN", "boolean"},
+	{"TIMESTAMP", "timestamp"},
+	{"DATE", "date"},
 }
 
 func (r *parser) column(t *Table) error {

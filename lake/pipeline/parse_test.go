@@ -68,11 +68,13 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Table{Name: "a.b", Columns: []Column{{"q", "array<string>", "it's"}}, Comment: "x", Partitioned: []string{"p", "q r"},
+	want := &Table{
+		Name: "a.b", Columns: []Column{{"q", "array<string>", "it's"}}, Comment: "x", Partitioned: []string{"p", "q r"},
 		Properties:  map[string]string{"k": "v", "l": "w"},
 		Constraints: []Constraint{{"c", "x > (1) and y <> ')'", DropRow, 1}, {"d", "z", FailUpdate, 2}},
 		Body:        "select s.x, 'FROM STREAM(y)' /* from stream(z) */ from s.t as s where x = 1",
-		Streams:     []StreamRef{{"s.t", "s"}}, File: "f.sql", Line: 1}
+		Streams:     []StreamRef{{"s.t", "s"}}, File: "f.sql", Line: 1,
+	}
 	if diff := cmp.Diff(want, p.Tables[0], cmpopts.IgnoreUnexported(Table{})); diff != "" {
 		t.Error(diff)
 	}

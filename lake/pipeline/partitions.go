@@ -43,8 +43,7 @@ func (b *bronze) pollOnce(ctx context.Context, d time.Duration) error {
 	defer cancel()
 	fetched, err := b.member.Poll(pollCtx, pollRecords)
 	if err != nil && pollCtx.Err() == nil {
-		var stop *StopError
-		if !errors.As(err, &stop) {
+		if _, ok := errors.AsType[*StopError](err); !ok {
 			err = &StopError{err}
 		}
 		return err

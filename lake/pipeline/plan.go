@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -231,11 +232,11 @@ func planOfTxn(ctx context.Context, t *delta.Table, appID string, version int64)
 		if err != nil {
 			return nil, fmt.Errorf("looking for the plan of %s %d in %s: %w", appID, version, t.Dir(), err)
 		}
-		for i := len(changes) - 1; i >= 0; i-- {
-			if v, ok := changes[i].Txns[appID]; ok && v == version {
-				p, err := decodePlan([]byte(changes[i].Info.Parameters["plan"]))
+		for _, change := range slices.Backward(changes) {
+			if v, ok := change.Txns[appID]; ok && v == version {
+				p, err := decodePlan([]byte(change.Info.Parameters["plan"]))
 				if err != nil {
-					return nil, fmt.Errorf("reading the plan in version %d of %s: %w", changes[i].Version, t.Dir(), err)
+					return nil, fmt.Errorf("reading the plan in version %d of %s: %w", change.Version, t.Dir(), err)
 				}
 				return p, nil
 			}

@@ -33,19 +33,33 @@ const registryApp = "headrace/registry"
 
 func assetFields() []delta.Field {
 	return []delta.Field{
-		{Name: "asset", Type: delta.String}, {Name: "asset_id", Type: delta.String}, {Name: "class", Type: delta.String},
-		{Name: "description", Type: delta.String}, {Name: "owner", Type: delta.String}, {Name: "claimed", Type: delta.Boolean},
-		{Name: "valid_from", Type: delta.Timestamp}, {Name: "valid_to", Type: delta.Timestamp}, {Name: "registry_version", Type: delta.Long},
+		{Name: "asset", Type: delta.String},
+		{Name: "asset_id", Type: delta.String},
+		{Name: "class", Type: delta.String},
+		{Name: "description", Type: delta.String},
+		{Name: "owner", Type: delta.String},
+		{Name: "claimed", Type: delta.Boolean},
+		{Name: "valid_from", Type: delta.Timestamp},
+		{Name: "valid_to", Type: delta.Timestamp},
+		{Name: "registry_version", Type: delta.Long},
 	}
 }
 
 func sensorFields() []delta.Field {
 	return []delta.Field{
-		{Name: "path", Type: delta.String}, {Name: "sensor_id", Type: delta.String}, {Name: "unit", Type: delta.String}, {Name: "kind", Type: delta.String},
-		{Name: "min_possible", Type: delta.Double}, {Name: "max_possible", Type: delta.Double},
-		{Name: "interpolation", Type: delta.String}, {Name: "max_hold_us", Type: delta.Long},
-		{Name: "owner", Type: delta.String}, {Name: "claimed", Type: delta.Boolean},
-		{Name: "valid_from", Type: delta.Timestamp}, {Name: "valid_to", Type: delta.Timestamp}, {Name: "registry_version", Type: delta.Long},
+		{Name: "path", Type: delta.String},
+		{Name: "sensor_id", Type: delta.String},
+		{Name: "unit", Type: delta.String},
+		{Name: "kind", Type: delta.String},
+		{Name: "min_possible", Type: delta.Double},
+		{Name: "max_possible", Type: delta.Double},
+		{Name: "interpolation", Type: delta.String},
+		{Name: "max_hold_us", Type: delta.Long},
+		{Name: "owner", Type: delta.String},
+		{Name: "claimed", Type: delta.Boolean},
+		{Name: "valid_from", Type: delta.Timestamp},
+		{Name: "valid_to", Type: delta.Timestamp},
+		{Name: "registry_version", Type: delta.Long},
 	}
 }
 

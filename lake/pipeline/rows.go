@@ -104,13 +104,31 @@ const (
 
 func bronzeColumns() []duck.Column {
 	return []duck.Column{
-		{Name: "event_time", Type: duck.Timestamp}, {Name: "ingest_time", Type: duck.Timestamp},
-		{Name: "path", Type: duck.Dict}, {Name: "site", Type: duck.Dict}, {Name: "line", Type: duck.Dict}, {Name: "asset", Type: duck.Dict}, {Name: "sensor", Type: duck.Dict},
-		{Name: "value", Type: duck.Float64}, {Name: "text", Type: duck.String}, {Name: "unit", Type: duck.Dict}, {Name: "quality", Type: duck.Int32},
-		{Name: "alive_at", Type: duck.Timestamp}, {Name: "historical", Type: duck.Bool}, {Name: "rescued", Type: duck.String},
-		{Name: "edge", Type: duck.Dict}, {Name: "boot", Type: duck.Dict}, {Name: "stream", Type: duck.Dict}, {Name: "n", Type: duck.Int64}, {Name: "i", Type: duck.Int32},
-		{Name: "config", Type: duck.Dict}, {Name: "kafka_topic", Type: duck.Dict}, {Name: "kafka_partition", Type: duck.Int32}, {Name: "kafka_offset", Type: duck.Int64},
-		{Name: "kind", Type: duck.Dict}, {Name: "shard", Type: duck.Int32},
+		{Name: "event_time", Type: duck.Timestamp},
+		{Name: "ingest_time", Type: duck.Timestamp},
+		{Name: "path", Type: duck.Dict},
+		{Name: "site", Type: duck.Dict},
+		{Name: "line", Type: duck.Dict},
+		{Name: "asset", Type: duck.Dict},
+		{Name: "sensor", Type: duck.Dict},
+		{Name: "value", Type: duck.Float64},
+		{Name: "text", Type: duck.String},
+		{Name: "unit", Type: duck.Dict},
+		{Name: "quality", Type: duck.Int32},
+		{Name: "alive_at", Type: duck.Timestamp},
+		{Name: "historical", Type: duck.Bool},
+		{Name: "rescued", Type: duck.String},
+		{Name: "edge", Type: duck.Dict},
+		{Name: "boot", Type: duck.Dict},
+		{Name: "stream", Type: duck.Dict},
+		{Name: "n", Type: duck.Int64},
+		{Name: "i", Type: duck.Int32},
+		{Name: "config", Type: duck.Dict},
+		{Name: "kafka_topic", Type: duck.Dict},
+		{Name: "kafka_partition", Type: duck.Int32},
+		{Name: "kafka_offset", Type: duck.Int64},
+		{Name: "kind", Type: duck.Dict},
+		{Name: "shard", Type: duck.Int32},
 	}
 }
 

@@ -200,22 +200,23 @@ func verdictQuery(t *Table) string {
 		mask = append(mask, fmt.Sprintf(`CASE WHEN "__r%d" THEN 0 ELSE %d END`, i, int64(1)<<i))
 		fates[c.OnViolation] = append(fates[c.OnViolation], fmt.Sprintf(`NOT "__r%d"`, i))
 	}
-	fate := "CASE"
+	var fate strings.Builder
+	fate.WriteString("CASE")
 	for _, v := range []struct {
 		on   Violation
 		fate string
 	}{{FailUpdate, "fail"}, {Quarantine, "quarantine"}, {DropRow, "drop"}} {
 		if any := fates[v.on]; len(any) > 0 {
-			fate += " WHEN " + strings.Join(any, " OR ") + " THEN '" + v.fate + "'"
+			fate.WriteString(" WHEN " + strings.Join(any, " OR ") + " THEN '" + v.fate + "'")
 		}
 	}
-	fate += " WHEN true THEN 'keep' END"
+	fate.WriteString(" WHEN true THEN 'keep' END")
 	if len(mask) == 0 {
 		mask, rules = []string{"0"}, []string{`true AS "__r0"`}
 	}
 	const same = "path, event_time, alive_at, value, text, quality"
 	return `WITH judged AS (SELECT ` + rowKey + `, asset, edge, boot, stream, n, i, ` + same + `, ` + strings.Join(rules, ", ") + ` FROM (` + bodyWithKeys(t) + `)),
-	fated AS (SELECT *, (` + strings.Join(mask, " + ") + `)::BIGINT AS failed, ` + fate + ` AS fate FROM judged)
+	fated AS (SELECT *, (` + strings.Join(mask, " + ") + `)::BIGINT AS failed, ` + fate.String() + ` AS fate FROM judged)
 	SELECT ` + rowKey + `, asset, edge, ` + same + `, failed, fate,
 		row_number() OVER (PARTITION BY fate, ` + same + ` ORDER BY edge, boot, stream, n, i, "__topic", "__partition", "__offset") AS copy
 	FROM fated`

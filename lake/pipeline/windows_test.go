@@ -17,11 +17,10 @@ import (
 
 // sent is a reading as the property sends it.
 type sent struct {
-	path  signal.Path
-	e     *edge
-	r     signal.Reading
-	n     uint64
-	isNew bool
+	path signal.Path
+	e    *edge
+	r    signal.Reading
+	n    uint64
 }
 
 type windowKey struct {
@@ -187,7 +186,7 @@ func unique(l *lake) []sent {
 		f := strings.Split(line, "|")
 		s.path = signal.Path(f[0])
 		s.e = &edge{name: f[6], boot: f[7]}
-		var kind = f[3]
+		kind := f[3]
 		fmt.Sscan(f[1], &s.r.EventTime)
 		fmt.Sscan(f[2], &s.r.AliveAt)
 		fmt.Sscan(f[4], &s.r.Value.Number)

@@ -8,11 +8,10 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -262,8 +261,7 @@ func (e *StopError) Unwrap() error { return e.Err }
 
 // failed waits before the next try, or returns an error that ends the worker.
 func (w *Worker) failed(ctx context.Context, f *flow, err error, pause *backoff) error {
-	var stop *StopError
-	if errors.As(err, &stop) {
+	if _, ok := errors.AsType[*StopError](err); ok {
 		return err
 	}
 	switch {

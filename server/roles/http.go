@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/internal/duck"
+	"github.com/headrace/headrace/lake/delta"
 	"github.com/headrace/headrace/lake/pipeline"
 	"github.com/headrace/headrace/server"
 	"github.com/headrace/headrace/server/datadir"
@@ -57,20 +58,44 @@ func (p *process) startHTTP(ctx context.Context) error {
 }
 
 // followSilver feeds the live twin from silver's commits, whoever makes them.
+// What goes wrong is shown as a problem and tried again: the twin is a view.
 func (p *process) followSilver(ctx context.Context) error {
 	opts := pipeline.TailOptions{Dir: p.lakeDir(), DB: p.duck, Poll: twinPoll}
 	if p.lake != nil {
 		opts.Wake = p.lake.Wake()
 	}
 	var rows []state.Row
-	return pipeline.TailSilver(ctx, opts, func(_ int64, silver []pipeline.SilverRow) error {
-		rows = rows[:0]
-		for _, r := range silver {
-			rows = append(rows, state.Row(r))
+	for {
+		err := pipeline.TailSilver(ctx, opts, func(version int64, silver []pipeline.SilverRow) error {
+			rows = rows[:0]
+			for _, r := range silver {
+				rows = append(rows, state.Row(r))
+			}
+			p.twin.Apply(rows)
+			// A version may come in pieces, so the next try begins with this one.
+			opts.From = max(version-1, 0)
+			p.setTwinError(nil)
+			return nil
+		})
+		if ctx.Err() != nil {
+			return nil
 		}
-		p.twin.Apply(rows)
-		return nil
-	})
+		if errors.Is(err, delta.ErrNotTable) {
+			err = errors.New("there are no tables yet; start a process with the role lake on the same lake")
+		}
+		p.setTwinError(err)
+		select {
+		case <-time.After(twinRetry):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (p *process) setTwinError(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.twinErr = err
 }
 
 // openDuck opens the one SQL engine of the process.

@@ -59,6 +59,8 @@ type process struct {
 	mu     sync.Mutex
 	agents []*edge.Agent
 	ready  bool
+	// twinErr is why the live twin is not following silver, or nil.
+	twinErr error
 }
 
 // drainPoll is how often --until-drained asks whether all is where it ends.

@@ -3,6 +3,7 @@ package roles
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -56,8 +57,8 @@ func (s *stack) stop() {
 	parts := s.parts
 	s.parts = nil
 	s.mu.Unlock()
-	for i := len(parts) - 1; i >= 0; i-- {
-		parts[i].cancel()
-		<-parts[i].done
+	for _, part := range slices.Backward(parts) {
+		part.cancel()
+		<-part.done
 	}
 }

@@ -22,7 +22,7 @@ type resting struct {
 // status is what the page shows of the process itself.
 func (p *process) status() server.Status {
 	p.mu.Lock()
-	ready, agents := p.ready, p.agents
+	ready, agents, twinErr := p.ready, p.agents, p.twinErr
 	p.mu.Unlock()
 	s := server.Status{Ready: ready, Speed: 1, Version: p.Version, Roles: p.run.Roles, Addresses: addresses(p.run)}
 	drained := p.replay != nil && p.lake != nil
@@ -56,6 +56,9 @@ func (p *process) status() server.Status {
 				s.Problems = append(s.Problems, fmt.Sprintf("%s: %v", f.Flow, f.Err))
 			}
 		}
+	}
+	if twinErr != nil {
+		s.Problems = append(s.Problems, fmt.Sprintf("live twin: %v", twinErr))
 	}
 	s.Drained = drained && p.atRest()
 	return s

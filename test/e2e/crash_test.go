@@ -67,6 +67,20 @@ func killed(t *testing.T, bin, dir, recordings string, env []string, wait time.D
 	}
 }
 
+// seedOf is HEADRACE_SEED, which repeats a run, or another one each time.
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
+	s := os.Getenv("HEADRACE_SEED")
+	if s == "" {
+		return uint64(time.Now().UnixNano())
+	}
+	seed, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seed
+}
+
 // TestKillNine kills the process at each named point of the way and at random
 // moments, starts it again, and proves that nothing is lost and nothing there
 // twice. HEADRACE_SOAK=1 makes it many times as long; HEADRACE_SEED repeats a run.
@@ -74,13 +88,7 @@ func TestKillNine(t *testing.T) {
 	bin := harness.Binary(t, "crashpoints")
 	recordings := crashRecordings(t)
 	cells := harness.Cells(t, recordings)
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("HEADRACE_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
+	seed := seedOf(t)
 	rounds, moments := 1, 10
 	if os.Getenv("HEADRACE_SOAK") != "" {
 		rounds, moments = 10, 200

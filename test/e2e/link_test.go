@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -119,7 +120,7 @@ func (c *linked) Write(b []byte) (int, error) {
 func (c *linked) Read(b []byte) (int, error) {
 	for {
 		n, err := c.Conn.Read(b)
-		if err != nil && c.parted() && err == io.EOF {
+		if err != nil && c.parted() && errors.Is(err, io.EOF) {
 			// The other side's farewell is swallowed as well: only the
 			// deadline or our own Close ends the read.
 			return 0, os.ErrDeadlineExceeded
@@ -135,7 +136,7 @@ func (c *linked) Read(b []byte) (int, error) {
 func startBroker(t *testing.T, l net.Listener) (stop func()) {
 	t.Helper()
 	server := mqtt.New(&mqtt.Options{
-		SysTopicResendInterval: 86400, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		SysTopicResendInterval: 86400, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err := server.AddHook(new(auth.AllowHook), nil); err != nil {
 		t.Fatal(err)
