@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	twinPoll = 250 * time.Millisecond // how often other processes' silver commits are looked for
+	twinPoll  = 250 * time.Millisecond // how often other processes' silver commits are looked for
+	twinRetry = time.Second
 )
 
 // startHTTP starts the live twin, which follows silver, and the server.
