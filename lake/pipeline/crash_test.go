@@ -328,7 +328,7 @@ func TestFailUpdateStopsOneFlow(t *testing.T) {
 	}
 	s.send()
 	for len(l.table(tableBronze, "n")) < len(s.want) && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond)
+		wait(t.Context(), time.Millisecond, nil)
 	}
 	if err := r.end(); err != nil {
 		t.Fatal(err)
