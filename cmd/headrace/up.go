@@ -125,7 +125,7 @@ func parseSpeed(s string) (float64, error) {
 		return roles.SpeedMax, nil
 	}
 	v, err := strconv.ParseFloat(s, 64)
-	if err != nil || v <= 0 || v > 1e6 {
+	if err != nil || !(v > 0 && v <= 1e6) {
 		return 0, fmt.Errorf("--speed %s is neither a number above 0 (at most 1000000) nor max", s)
 	}
 	return v, nil

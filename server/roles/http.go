@@ -23,9 +23,6 @@ const (
 
 // startHTTP starts the live twin, which follows silver, and the server.
 func (p *process) startHTTP(ctx context.Context) error {
-	if err := loopback("HTTP", "--listen-http", p.ListenHTTP); err != nil {
-		return err
-	}
 	if err := p.openRegistry(ctx); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/internal/strictyaml"
 	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/signal"
@@ -104,6 +105,26 @@ func (o *Options) Check() error {
 		return fmt.Errorf("--until-drained needs something that ends; add --replay skab:DIR")
 	case o.UntilDrained && !o.has(Lake):
 		return fmt.Errorf("--until-drained needs the role lake: a reading ends in its tables")
+	}
+	if o.Replay != "" {
+		if _, _, err := source.ParseSpec(o.Replay); err != nil {
+			return err
+		}
+	}
+	for _, l := range []struct {
+		role             Role
+		what, flag, addr string
+	}{
+		{Broker, "MQTT", "--listen-mqtt", o.ListenMQTT},
+		{Spine, "Kafka", "--listen-kafka", o.ListenKafka},
+		{HTTP, "HTTP", "--listen-http", o.ListenHTTP},
+	} {
+		if !o.has(l.role) {
+			continue
+		}
+		if err := loopback(l.what, l.flag, l.addr); err != nil {
+			return err
+		}
 	}
 	return nil
 }

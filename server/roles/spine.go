@@ -36,9 +36,6 @@ const (
 )
 
 func (p *process) startSpine(context.Context) error {
-	if err := loopback("Kafka", "--listen-kafka", p.ListenKafka); err != nil {
-		return err
-	}
 	l, err := spinelog.Start(spinelog.Options{
 		Listen:     p.ListenKafka,
 		Advertise:  p.AdvertiseKafka,
@@ -58,9 +55,6 @@ func (p *process) startSpine(context.Context) error {
 }
 
 func (p *process) startBroker(ctx context.Context) error {
-	if err := loopback("MQTT", "--listen-mqtt", p.ListenMQTT); err != nil {
-		return err
-	}
 	b, err := broker.Start(ctx, broker.Options{
 		Listen: p.ListenMQTT,
 		Dir:    p.Dir.Path("broker"),
