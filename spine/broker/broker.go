@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -153,6 +154,7 @@ func (b *Broker) Addr() string { return b.addr }
 
 // Close ends all connections and waits for the broker's end, for ctx at most.
 func (b *Broker) Close(ctx context.Context) error {
+	b.log.closing.Store(true)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -189,7 +191,8 @@ func (b *Broker) Counters() []signal.Counter {
 // serverLog passes the server's warnings on and keeps what stopped it: a
 // library may not end the process.
 type serverLog struct {
-	log *slog.Logger
+	log     *slog.Logger
+	closing atomic.Bool
 
 	mu    sync.Mutex
 	err   error
@@ -200,15 +203,13 @@ func (l *serverLog) Noticef(string, ...any) {}
 func (l *serverLog) Debugf(string, ...any)  {}
 func (l *serverLog) Tracef(string, ...any)  {}
 
-func (l *serverLog) Warnf(format string, v ...any) {
-	if l.log != nil {
-		l.log.Warn("mqtt broker: " + fmt.Sprintf(format, v...))
-	}
-}
+func (l *serverLog) Warnf(format string, v ...any)  { l.say(slog.LevelWarn, format, v) }
+func (l *serverLog) Errorf(format string, v ...any) { l.say(slog.LevelError, format, v) }
 
-func (l *serverLog) Errorf(format string, v ...any) {
-	if l.log != nil {
-		l.log.Error("mqtt broker: " + fmt.Sprintf(format, v...))
+// say logs, unless the broker is closing: then what fails fails on purpose.
+func (l *serverLog) say(level slog.Level, format string, v []any) {
+	if l.log != nil && !l.closing.Load() {
+		l.log.Log(context.Background(), level, "mqtt broker: "+fmt.Sprintf(format, v...))
 	}
 }
 
