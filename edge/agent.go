@@ -140,15 +140,6 @@ func setDefaults(o *Options) {
 	}
 }
 
-// Run opens an agent and runs it until ctx ends.
-func Run(ctx context.Context, opt Options) error {
-	a, err := New(opt)
-	if err != nil {
-		return err
-	}
-	return a.Run(ctx)
-}
-
 // Run works until ctx ends, which is no error, or until the source or the disk
 // fails. It says goodbye to the broker, makes durable what was taken from the
 // source, and leaves nothing running.

@@ -306,7 +306,11 @@ func TestSourceErrorsEndTheAgent(t *testing.T) {
 		l := newPipes()
 		opt := options(t.TempDir(), nil, l)
 		opt.Open = func([]byte, *slog.Logger) (source.Source, error) { return nil, errors.New("no such thing") }
-		if err := edge.Run(t.Context(), opt); err == nil || !strings.Contains(err.Error(), "no such thing") {
+		a, err := edge.New(opt)
+		if err == nil {
+			err = a.Run(t.Context())
+		}
+		if err == nil || !strings.Contains(err.Error(), "no such thing") {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -6,11 +6,11 @@ import (
 	"github.com/headrace/headrace/signal"
 )
 
-// Event is a birth, a death or a host's state, as it stands on [TopicEvents].
+// Event is a birth or a death, as it stands on [TopicEvents].
 type Event struct {
-	Edge   string // "group/edge node", or the host of a state
+	Edge   string // "group/edge node"
 	Device string // "line:asset"; "" for the node itself
-	Kind   string // KindNBirth, KindDBirth, KindNDeath, KindDDeath or KindState
+	Kind   string // KindNBirth, KindDBirth, KindNDeath or KindDDeath
 	Time   signal.Micros
 	BdSeq  uint64
 	Seq    uint64

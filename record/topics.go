@@ -33,7 +33,6 @@ const (
 	KindDBirth = "dbirth"
 	KindNDeath = "ndeath"
 	KindDDeath = "ddeath"
-	KindState  = "state"
 )
 
 // Header is one header of a Kafka record.

@@ -30,13 +30,16 @@ type fileConfig struct {
 
 // loadConfig reads the file that --config names.
 func loadConfig(r io.Reader) (kong.Resolver, error) {
-	b, err := io.ReadAll(io.LimitReader(r, strictyaml.MaxBytes))
+	b, err := io.ReadAll(io.LimitReader(r, strictyaml.MaxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading configuration: %w", err)
 	}
 	name := "configuration"
 	if f, ok := r.(interface{ Name() string }); ok {
 		name = f.Name()
+	}
+	if len(b) > strictyaml.MaxBytes {
+		return nil, fmt.Errorf("reading %s: it is longer than %d MiB", name, strictyaml.MaxBytes>>20)
 	}
 	var c fileConfig
 	if err := strictyaml.Decode(name, b, &c); err != nil {

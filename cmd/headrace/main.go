@@ -1,5 +1,5 @@
 // Command headrace is the whole product in one binary: every role of the way
-// from a sensor to a work order, and the verbs to look at it.
+// from a sensor to the tables and the page, and the verbs to look at it.
 //
 // This package parses the command line and hands over; what a role does lives
 // in the package of its station.
@@ -50,17 +50,22 @@ func main() {
 	os.Exit(code)
 }
 
-// run parses args, runs the verb and returns the exit code. An error is one
-// line on stderr.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	var c cli
-	exit := -1
-	parser, err := kong.New(&c,
+// newParser makes the grammar; the options say what a run of it needs.
+func newParser(options ...kong.Option) (*kong.Kong, error) {
+	return kong.New(new(cli), append([]kong.Option{
 		kong.Name("headrace"),
-		kong.Description("From a plant's sensors to a maintenance planner's work order."),
+		kong.Description("Carries a plant's sensor readings over MQTT and Kafka into Delta tables, a live twin and a page."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Configuration(loadConfig),
+	}, options...)...)
+}
+
+// run parses args, runs the verb and returns the exit code. An error is one
+// line on stderr.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	exit := -1
+	parser, err := newParser(
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exit = code }),
 		kong.BindTo(ctx, (*context.Context)(nil)),

@@ -18,8 +18,8 @@ import (
 	"github.com/headrace/headrace/server/roles"
 )
 
-// common are the flags of up and run. Every one is a key of the configuration
-// file too; a flag wins.
+// common are the flags of up and run. Most are keys of the configuration file
+// too, see [fileConfig]; a flag wins.
 type common struct {
 	Config kong.ConfigFlag `help:"Configuration file (YAML)." placeholder:"FILE"`
 	Dir    string          `help:"Data directory: everything that must outlive the process." default:"./headrace-data" type:"path"`

@@ -130,9 +130,6 @@ func New(c Config) (*Set, error) {
 	return s, nil
 }
 
-// Name is the configuration's.
-func (s *Set) Name() string { return s.cfg.Name }
-
 // Hash names the content: equal for equal configurations, 16 hex digits.
 func (s *Set) Hash() string { return s.hash }
 

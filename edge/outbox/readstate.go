@@ -35,15 +35,6 @@ type Unacked struct {
 // acknowledged.
 func (s State) Drained() bool { return s.SourceEnded && len(s.Unacked) == 0 }
 
-// InFlight is the number of readings without an acknowledgement.
-func (s State) InFlight() uint64 {
-	var n uint64
-	for _, u := range s.Unacked {
-		n += uint64(u.Readings)
-	}
-	return n
-}
-
 // ReadState reads the outbox in dir. An outbox in use may be read too; the
 // answer is then of some moment during the call. A directory that does not
 // exist is an empty outbox.

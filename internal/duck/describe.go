@@ -2,9 +2,6 @@ package duck
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"strings"
 )
 
@@ -82,32 +79,6 @@ func (s *Session) Describe(ctx context.Context, query string) ([]Field, error) {
 		return nil, wrap(query, err)
 	}
 	return out, nil
-}
-
-// SerializeSQL returns the syntax tree of a SELECT as DuckDB's JSON, without
-// looking at what it names. A statement that does not parse is an error with
-// DuckDB's words.
-func (s *Session) SerializeSQL(ctx context.Context, query string) (json.RawMessage, error) {
-	var text string
-	if err := s.conn.QueryRowContext(ctx, "SELECT CAST(json_serialize_sql(CAST(? AS VARCHAR)) AS VARCHAR)", query).Scan(&text); err != nil {
-		return nil, wrap(query, err)
-	}
-	var head struct {
-		Error   bool   `json:"error"`
-		Message string `json:"error_message"`
-		// Statements is empty for a text without one.
-		Statements []json.RawMessage `json:"statements"`
-	}
-	if err := json.Unmarshal([]byte(text), &head); err != nil {
-		return nil, wrap(query, err)
-	}
-	if head.Error {
-		return nil, wrap(query, fmt.Errorf("parsing: %s", head.Message))
-	}
-	if len(head.Statements) == 0 {
-		return nil, wrap(query, errors.New("parsing: there is no statement"))
-	}
-	return json.RawMessage(text), nil
 }
 
 // Aggregates returns the names of all aggregate functions, in lower case.

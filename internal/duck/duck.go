@@ -71,6 +71,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	settings := []string{
 		"SET GLOBAL memory_limit = " + Literal(o.MemoryLimit),
 		"SET GLOBAL threads = " + strconv.Itoa(o.Threads),
+		// What a query is done with goes back to the system soon.
+		"SET GLOBAL allocator_flush_threshold = '4MB'",
+		"SET GLOBAL allocator_bulk_deallocation_flush_threshold = '8MB'",
 		"SET GLOBAL preserve_insertion_order = false", // order is in the rows; keeping it costs memory
 		"SET GLOBAL temp_directory = " + Literal(o.TempDir),
 		"SET GLOBAL TimeZone = 'UTC'",

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -18,23 +17,6 @@ import (
 
 // MaxBytes bounds a configuration file.
 const MaxBytes = 4 << 20
-
-// ReadFile decodes the YAML file into v, a pointer to a struct with yaml tags.
-func ReadFile(name string, v any) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return fmt.Errorf("opening configuration: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", name, err)
-	}
-	if len(b) > MaxBytes {
-		return fmt.Errorf("reading %s: it is longer than %d MiB", name, MaxBytes>>20)
-	}
-	return Decode(name, b, v)
-}
 
 // Decode decodes one YAML document into v. name stands in errors.
 func Decode(name string, b []byte, v any) error {

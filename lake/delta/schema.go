@@ -113,15 +113,6 @@ func (s Schema) Field(name string) (Field, bool) {
 	return Field{}, false
 }
 
-// Names lists the columns in table order.
-func (s Schema) Names() []string {
-	names := make([]string, len(s.Fields))
-	for i, f := range s.Fields {
-		names[i] = f.Name
-	}
-	return names
-}
-
 // Equal compares names, types and order; metadata is left out.
 func (s Schema) Equal(o Schema) bool {
 	return slices.EqualFunc(s.Fields, o.Fields, func(a, b Field) bool {

@@ -410,6 +410,11 @@ func (b *bronze) write(ctx context.Context, app *duck.Appender) (copied, bool, e
 	if app.Rows() == 0 {
 		return copied{}, false, nil
 	}
+	giveBack, err := b.w.takeTurn(ctx)
+	if err != nil {
+		return copied{}, false, err
+	}
+	defer giveBack()
 	rows, err := app.Finish()
 	if err != nil {
 		return copied{}, false, fmt.Errorf("building rows of %s: %w", tableBronze, err)

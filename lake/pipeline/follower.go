@@ -305,7 +305,13 @@ func (f *follower) follow(ctx context.Context, b *batch) (bool, error) {
 }
 
 func (f *follower) finish(ctx context.Context, b *batch) error {
-	if err := f.run(ctx, b); err != nil {
+	giveBack, err := f.w.takeTurn(ctx)
+	if err != nil {
+		return err
+	}
+	err = f.run(ctx, b)
+	giveBack()
+	if err != nil {
 		return err
 	}
 	f.w.committed()

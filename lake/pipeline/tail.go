@@ -27,26 +27,6 @@ type SilverRow struct {
 	I         int
 }
 
-// Less tells whether r comes before o in the order of readings: by event time,
-// proof of life, and then who sent it.
-func (r *SilverRow) Less(o *SilverRow) bool {
-	switch {
-	case r.EventTime != o.EventTime:
-		return r.EventTime < o.EventTime
-	case r.AliveAt != o.AliveAt:
-		return r.AliveAt < o.AliveAt
-	case r.Edge != o.Edge:
-		return r.Edge < o.Edge
-	case r.Boot != o.Boot:
-		return r.Boot < o.Boot
-	case r.Stream != o.Stream:
-		return r.Stream < o.Stream
-	case r.N != o.N:
-		return r.N < o.N
-	}
-	return r.I < o.I
-}
-
 // TailOptions say where to tail from.
 type TailOptions struct {
 	Dir  string   // of the lake

@@ -80,6 +80,10 @@ type Worker struct {
 	followers []*follower // silver, windows, state
 	flows     []*flow
 
+	// turn is held by the flow whose batch is in the SQL engine: flows peak one
+	// after the other, in the memory that one of them needs.
+	turn chan struct{}
+
 	mu     sync.Mutex
 	shards []int // held, ascending
 	wakes  []chan struct{}
@@ -90,7 +94,7 @@ type Worker struct {
 // pipeline against them. It starts nothing.
 func New(ctx context.Context, opts Options) (*Worker, error) {
 	opts.defaults()
-	w := &Worker{Options: opts, plans: planStore{filepath.Join(opts.Dir, "_plans")}, tables: make(map[string]*delta.Table)}
+	w := &Worker{Options: opts, plans: planStore{filepath.Join(opts.Dir, "_plans")}, tables: make(map[string]*delta.Table), turn: make(chan struct{}, 1)}
 	if err := w.checkTopics(ctx); err != nil {
 		return nil, err
 	}
@@ -166,6 +170,16 @@ type flow struct {
 	since  time.Time
 	hurry  bool
 	failed int64
+}
+
+// takeTurn waits for the SQL engine; the caller gives it back.
+func (w *Worker) takeTurn(ctx context.Context) (giveBack func(), err error) {
+	select {
+	case w.turn <- struct{}{}:
+		return func() { <-w.turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // FlowStatus tells how a flow fares.

@@ -111,7 +111,7 @@ func (p *process) openDuck(ctx context.Context) error {
 }
 
 // duckMemory bounds the SQL engine, beyond which it spills to disk.
-const duckMemory = "96MB"
+const duckMemory = "80MB"
 
 func addresses(r datadir.Run) map[string]string {
 	out := map[string]string{}

@@ -78,8 +78,8 @@ func (p *process) startLake(ctx context.Context) error {
 		Log:      p.Log.With("station", "lake"),
 		Reached:  p.Reached,
 		// Small enough that every flow's batch fits the SQL engine's memory.
-		BatchBytes: 512 << 10,
-		BatchRows:  20_000,
+		BatchBytes: 384 << 10,
+		BatchRows:  16_000,
 	}
 	if p.log != nil {
 		opts.Committed = p.trim
