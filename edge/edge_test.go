@@ -335,7 +335,7 @@ func TestReplayMergesRecordings(t *testing.T) {
 		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		recs, err := source.List(dir, group)
+		recs, _, err := source.List(dir, group)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -41,9 +41,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // Counter is one figure of a station, for the page and the metrics.
 type Counter struct {
-	Station string // "edge", "broker", "bridge", "spine", "bronze", …
-	Name    string // snake_case, a total unless it ends in _now
-	Value   int64
+	Station string `json:"station"` // "edge", "broker", "bridge", "spine", "bronze", …
+	Name    string `json:"name"`    // snake_case, a total unless it ends in _now
+	Value   int64  `json:"value"`
 }
 
 // Reached is told when a process passes a named point of the way, before it

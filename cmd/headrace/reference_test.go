@@ -120,8 +120,7 @@ listen:
 `)
 	var walk func(of reflect.Type, prefix string)
 	walk = func(of reflect.Type, prefix string) {
-		for i := range of.NumField() {
-			field := of.Field(i)
+		for field := range of.Fields() {
 			key := prefix + field.Tag.Get("yaml")
 			if field.Type.Kind() == reflect.Struct {
 				walk(field.Type, key+".")
@@ -161,8 +160,10 @@ listen: {mqtt: g, kafka: h, http: i}, advertise_kafka: j, mqtt: [k, l], kafka: [
 			}
 		}
 	}
-	want := map[string]any{"dir": "a", "roles": "b,c", "replay": "d", "speed": "e", "filters": "f", "listen-mqtt": "g", "listen-kafka": "h",
-		"listen-http": "i", "advertise-kafka": "j", "mqtt": "k,l", "kafka": "m"}
+	want := map[string]any{
+		"dir": "a", "roles": "b,c", "replay": "d", "speed": "e", "filters": "f", "listen-mqtt": "g", "listen-kafka": "h",
+		"listen-http": "i", "advertise-kafka": "j", "mqtt": "k,l", "kafka": "m",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

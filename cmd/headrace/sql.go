@@ -114,15 +114,20 @@ func each(rows *sql.Rows, f func([]any) error) error {
 	return rows.Err()
 }
 
-// plain turns a driver's value into what JSON can carry: times in RFC 3339,
-// NaN and infinities as null.
+// notFinite is NaN or an infinity: null in JSON, a word elsewhere.
+type notFinite float64
+
+// MarshalJSON writes null, for which JSON has a word.
+func (notFinite) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
+
+// plain turns a driver's value into what JSON can carry: times in RFC 3339.
 func plain(v any) any {
 	switch v := v.(type) {
 	case time.Time:
 		return v.UTC().Format("2006-01-02T15:04:05.999999Z07:00")
 	case float64:
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return nil
+			return notFinite(v)
 		}
 	case []byte:
 		return string(v)

@@ -201,7 +201,7 @@ func TestRecordings(t *testing.T) {
 	if dir == "" {
 		dir = filepath.Join("..", "..", "..", "shared", "data")
 	}
-	recs, err := source.List(filepath.Join(dir, "skab"), "skab")
+	recs, _, err := source.List(filepath.Join(dir, "skab"), "skab")
 	if err != nil {
 		t.Skipf("no recordings: %v; set HEADRACE_DATA to their folder", err)
 	}

@@ -25,61 +25,100 @@ type Recording struct {
 
 // List finds the recordings in dir: every *.csv in it and in the folders right
 // below it. The line is the folder, or for a file at the top its stem, the
-// asset is the stem.
-func List(dir, site string) ([]Recording, error) {
+// asset is the stem. leftOut says, a line each, which other *.csv there are and
+// why they are not replayed.
+func List(dir, site string) (out []Recording, leftOut []string, err error) {
 	if err := signal.CheckName(site); err != nil {
-		return nil, fmt.Errorf("listing recordings: site: %w", err)
+		return nil, nil, fmt.Errorf("listing recordings: site: %w", err)
 	}
-	var out []Recording
-	nodes := map[string]string{}
-	add := func(folder, name string) error {
-		file := filepath.Join(dir, folder, name)
-		st, err := os.Stat(file)
-		if err != nil {
-			return err
-		}
-		if !st.Mode().IsRegular() {
-			return nil
-		}
-		stem := clean(strings.TrimSuffix(name, filepath.Ext(name)))
-		line, node := stem, stem
-		if folder != "" {
-			line = clean(folder)
-			node = line + "-" + stem
-		}
-		asset, err := signal.ParseAsset(string(signal.NewAsset(site, line, stem)))
-		if err != nil {
-			return fmt.Errorf("%s: %w; rename it", file, err)
-		}
-		if other, taken := nodes[node]; taken {
-			return fmt.Errorf("%s and %s would both be edge node %s; rename one", other, file, node)
-		}
-		nodes[node] = file
-		out = append(out, Recording{File: file, Node: node, Asset: asset, Bytes: st.Size()})
-		return nil
+	l := lister{dir: dir, site: site, nodes: map[string]string{}, assets: map[signal.Asset]string{}}
+	if err := l.folder("", 0); err != nil {
+		return nil, nil, fmt.Errorf("listing recordings: %w", err)
 	}
-	folders := []string{""}
-	for i := 0; i < len(folders); i++ {
-		entries, err := os.ReadDir(filepath.Join(dir, folders[i]))
-		if err != nil {
-			return nil, fmt.Errorf("listing recordings: %w; name the folder that holds them with --replay skab:DIR", err)
+	if len(l.out) == 0 {
+		return nil, nil, fmt.Errorf("listing recordings: there is no *.csv in %s or in its folders; name the folder that holds them with --replay skab:DIR", dir)
+	}
+	slices.SortFunc(l.out, func(a, b Recording) int { return strings.Compare(a.Node, b.Node) })
+	return l.out, l.leftOut, nil
+}
+
+// maxDepth is how deep recordings may lie; deepest is how deep they are looked
+// for, to tell of them.
+const (
+	maxDepth = 1
+	deepest  = 4
+)
+
+type lister struct {
+	dir, site string
+	nodes     map[string]string
+	assets    map[signal.Asset]string
+	out       []Recording
+	leftOut   []string
+}
+
+func (l *lister) folder(folder string, depth int) error {
+	entries, err := os.ReadDir(filepath.Join(l.dir, folder))
+	if err != nil {
+		if depth > maxDepth {
+			return nil // nothing of it would be replayed
 		}
-		for _, e := range entries {
-			switch {
-			case strings.EqualFold(filepath.Ext(e.Name()), ".csv") && !e.IsDir():
-				if err := add(folders[i], e.Name()); err != nil {
-					return nil, fmt.Errorf("listing recordings: %w; make it readable", err)
+		return fmt.Errorf("%w; name a readable folder of recordings with --replay skab:DIR", err)
+	}
+	for _, e := range entries {
+		name := filepath.Join(folder, e.Name())
+		st, err := os.Stat(filepath.Join(l.dir, name)) // what a link leads to
+		switch csv := strings.EqualFold(filepath.Ext(e.Name()), ".csv"); {
+		case err != nil && csv:
+			l.leave(name, "cannot be read: "+err.Error())
+		case err != nil:
+		case st.IsDir():
+			if depth < deepest {
+				if err := l.folder(name, depth+1); err != nil {
+					return err
 				}
-			case i == 0 && e.IsDir() && !strings.HasPrefix(e.Name(), "."):
-				folders = append(folders, e.Name())
+			}
+		case !csv:
+		case !st.Mode().IsRegular():
+			l.leave(name, "is no regular file")
+		case depth > maxDepth:
+			l.leave(name, "lies deeper than one folder; move it up")
+		case strings.HasPrefix(name, "."):
+			l.leave(name, "is hidden; rename it")
+		default:
+			if err := l.add(folder, e.Name(), st.Size()); err != nil {
+				return err
 			}
 		}
 	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("listing recordings: there is no *.csv in %s or in its folders; name the folder that holds them", dir)
+	return nil
+}
+
+func (l *lister) leave(name, why string) {
+	l.leftOut = append(l.leftOut, fmt.Sprintf("%s %s", filepath.Join(l.dir, name), why))
+}
+
+func (l *lister) add(folder, name string, size int64) error {
+	file := filepath.Join(l.dir, folder, name)
+	stem := clean(strings.TrimSuffix(name, filepath.Ext(name)))
+	line, node := stem, stem
+	if folder != "" {
+		line = clean(folder)
+		node = line + "-" + stem
 	}
-	slices.SortFunc(out, func(a, b Recording) int { return strings.Compare(a.Node, b.Node) })
-	return out, nil
+	asset, err := signal.ParseAsset(string(signal.NewAsset(l.site, line, stem)))
+	if err != nil {
+		return fmt.Errorf("%s: %w; rename it", file, err)
+	}
+	if other, taken := l.nodes[node]; taken {
+		return fmt.Errorf("%s and %s would both be edge node %s; rename one", other, file, node)
+	}
+	if other, taken := l.assets[asset]; taken {
+		return fmt.Errorf("%s and %s would both be asset %s; rename one", other, file, asset)
+	}
+	l.nodes[node], l.assets[asset] = file, file
+	l.out = append(l.out, Recording{File: file, Node: node, Asset: asset, Bytes: size})
+	return nil
 }
 
 // Start is the event time of the recording's first readable row.
@@ -93,7 +132,7 @@ func (r Recording) Start() (time.Time, error) {
 	for {
 		line, err := in.next()
 		if errors.Is(err, io.EOF) {
-			return time.Time{}, fmt.Errorf("recording %s: there is no row with a time", r.File)
+			return time.Time{}, fmt.Errorf("recording %s: there is no row with a time in UTF-8 text; its first cell must be like 2020-03-09 10:14:33. Mend it or move it away", r.File)
 		}
 		if errors.Is(err, errTooLong) {
 			continue

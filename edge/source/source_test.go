@@ -219,16 +219,16 @@ func TestRefusals(t *testing.T) {
 	if _, err := rec.Open(pos, quiet); err == nil || !strings.Contains(err.Error(), "not the one") {
 		t.Errorf("another file was taken: %v", err)
 	}
-	if _, err := List(t.TempDir(), "skab"); err == nil || !strings.Contains(err.Error(), "no *.csv") {
+	if _, _, err := List(t.TempDir(), "skab"); err == nil || !strings.Contains(err.Error(), "no *.csv") {
 		t.Errorf("empty folder: %v", err)
 	}
-	if _, err := List(filepath.Join(dir, "missing"), "skab"); err == nil {
+	if _, _, err := List(filepath.Join(dir, "missing"), "skab"); err == nil {
 		t.Error("a missing folder was listed")
 	}
 	both := t.TempDir()
 	write(t, both, "v/0.csv", "")
 	write(t, both, "v-0.csv", "")
-	if _, err := List(both, "skab"); err == nil || !strings.Contains(err.Error(), "rename one") {
+	if _, _, err := List(both, "skab"); err == nil || !strings.Contains(err.Error(), "rename one") {
 		t.Errorf("two files of one name: %v", err)
 	}
 	for _, spec := range []string{"", "skab", "skab:", "other:x"} {
@@ -243,7 +243,7 @@ func TestList(t *testing.T) {
 	for _, name := range []string{"top.csv", "valve1/0.csv", "valve1/deep/no.csv", "v:2/a b.CSV", "notes.txt", ".git/x.csv"} {
 		write(t, dir, name, "datetime;a\nx;1\n2020-03-09 10:14:33;1\n")
 	}
-	got, err := List(dir, "skab")
+	got, _, err := List(dir, "skab")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func TestRecordings(t *testing.T) {
 		dir = filepath.Join("..", "..", "..", "shared", "data")
 	}
 	dir = filepath.Join(dir, "skab")
-	recs, err := List(dir, "skab")
+	recs, _, err := List(dir, "skab")
 	if err != nil {
 		t.Skipf("no recordings: %v; set HEADRACE_DATA to their folder", err)
 	}

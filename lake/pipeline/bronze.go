@@ -22,6 +22,10 @@ import (
 type bronze struct {
 	w      *Worker
 	member Member
+	// life and flow are those of run: the consumer calls back from a goroutine
+	// of its own, which must end with the worker and show what it waits for.
+	life context.Context //nolint:containedctx // set once, before there are callbacks
+	flow *flow
 
 	// mu guards the rest; a batch holds it from its plan to its commit, so
 	// that a partition is not given away in between.
@@ -57,6 +61,7 @@ func (p *part) appID() string {
 }
 
 func (b *bronze) run(ctx context.Context, f *flow) (err error) {
+	b.life, b.flow = ctx, f
 	if b.session, err = b.w.DB.Session(ctx); err != nil {
 		return fmt.Errorf("starting %s: %w", tableBronze, err)
 	}
@@ -213,6 +218,9 @@ func (b *bronze) plan(ctx context.Context) ([]slice, error) {
 		plan, try, err := b.w.plans.latest(rangeKey(tableBronze, p.fetchedRange()))
 		if err != nil {
 			return nil, err
+		}
+		if plan == nil {
+			continue // its owner has committed it meanwhile; the table tells at the next commit
 		}
 		end := plan.end(p)
 		if end <= p.fetched && end > p.next {
@@ -433,7 +441,9 @@ func (b *bronze) drained(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("reading the spine's offsets: %w", err)
 	}
-	b.mu.Lock()
+	if !b.mu.TryLock() {
+		return false, nil // at work, or waiting for a table
+	}
 	defer b.mu.Unlock()
 	for tp, p := range b.parts {
 		if p.next < bounds[tp].End {

@@ -60,6 +60,27 @@ func (b *bronze) pollOnce(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
+// catchUp goes on where the table is when the spine no longer has what was
+// asked for: another worker may have taken the partition further, and the spine
+// was trimmed behind it. If nobody has, records are gone and the lake stops.
+func (b *bronze) catchUp(ctx context.Context, passed *kafkac.OutOfRangeError) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.parts[passed.TopicPartition]
+	if p == nil {
+		return nil // given away meanwhile
+	}
+	before := p.next
+	if err := b.load(ctx, []*part{p}); err != nil {
+		return err
+	}
+	if p.next == before {
+		return &StopError{passed}
+	}
+	b.member.Seek(map[TopicPartition]int64{p.TopicPartition: p.next})
+	return nil
+}
+
 // buffer takes the records that come next. A client may deliver what it fetched
 // before a seek, so an offset that was passed is dropped, and one that is ahead
 // is asked for again; only if it still comes first are the offsets between held
@@ -98,6 +119,9 @@ func (b *bronze) full() bool {
 
 // assigned starts partitions where the table ends.
 func (b *bronze) assigned(ctx context.Context, tps []TopicPartition) (map[TopicPartition]int64, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.life, cancel)()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	out := make(map[TopicPartition]int64, len(tps))
@@ -126,6 +150,7 @@ func (b *bronze) loadPatiently(ctx context.Context, parts []*part) error {
 	pause := backoff{}
 	for {
 		err := b.load(ctx, parts)
+		b.flow.note(err)
 		var stop *StopError
 		if err == nil || errors.As(err, &stop) || ctx.Err() != nil {
 			return err

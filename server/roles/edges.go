@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/headrace/headrace/edge"
@@ -25,7 +26,6 @@ const maxGap = time.Hour
 // replay is what --replay named: recordings, and the clock that they share.
 type replay struct {
 	site       string
-	filters    *filter.Set
 	recordings []source.Recording
 	clock      *source.ReplayClock
 }
@@ -41,11 +41,12 @@ func (p *process) openReplay(context.Context) error {
 		return err
 	}
 	r := &replay{site: site}
-	if r.filters, err = filter.ByName(p.Filters); err != nil {
+	var leftOut []string
+	if r.recordings, leftOut, err = source.List(dir, site); err != nil {
 		return err
 	}
-	if r.recordings, err = source.List(dir, site); err != nil {
-		return err
+	for _, line := range leftOut {
+		p.Log.Warn("not replayed: " + line)
 	}
 	start, err := p.resumesAt(r)
 	if err != nil {
@@ -89,39 +90,86 @@ func (p *process) resumesAt(r *replay) (time.Time, error) {
 	return first, nil
 }
 
-// startEdges starts one agent a recording.
+// startEdges starts an agent for each recording, and for each outbox that still
+// holds something of a recording that is not there any more.
 func (p *process) startEdges(context.Context) error {
-	r := p.replay
-	if r == nil {
-		return nil
+	agents, err := p.leftAgents()
+	if err != nil {
+		return err
 	}
-	agents := make([]*edge.Agent, 0, len(r.recordings))
-	for _, rec := range r.recordings {
-		agent, err := edge.New(edge.Options{
-			Dir:        p.edgeDir(r, rec),
-			Group:      r.site,
-			Node:       rec.Node,
-			Open:       rec.Open,
-			Filter:     r.filters,
-			MQTT:       mqttc.Config{Addresses: p.mqtt},
-			Clock:      r.clock,
-			Pace:       r.clock.Join(),
-			FloorBytes: floorBytes,
-			Log:        p.Log.With("edge", r.site+"/"+rec.Node),
-			Reached:    p.Reached,
-		})
-		if err != nil {
-			return fmt.Errorf("edge %s of recording %s: %w", rec.Node, filepath.Base(rec.File), err)
+	if r := p.replay; r != nil {
+		for _, rec := range r.recordings {
+			agent, err := p.agent(r.site, rec.Node, rec.Open, r.clock.Join())
+			if err != nil {
+				return fmt.Errorf("edge %s of recording %s: %w", rec.Node, filepath.Base(rec.File), err)
+			}
+			agents = append(agents, agent)
 		}
-		agents = append(agents, agent)
 	}
 	p.mu.Lock()
 	p.agents = agents
 	p.mu.Unlock()
-	for i, agent := range agents {
-		p.stack.run("edge "+r.recordings[i].Node, agent.Run)
+	for _, agent := range agents {
+		p.stack.run("edge "+agent.Status().Edge, agent.Run)
 	}
 	return nil
+}
+
+func (p *process) agent(group, node string, open source.Opener, pace *source.Member) (*edge.Agent, error) {
+	set, err := filter.ByName(p.Filters)
+	if err != nil {
+		return nil, err
+	}
+	return edge.New(edge.Options{
+		Dir:        p.Dir.Path("edges", group, node),
+		Group:      group,
+		Node:       node,
+		Open:       open,
+		Filter:     set,
+		MQTT:       mqttc.Config{Addresses: p.mqtt},
+		Clock:      p.clock,
+		Pace:       pace,
+		FloorBytes: floorBytes,
+		Log:        p.Log,
+		Reached:    p.Reached,
+	})
+}
+
+// leftAgents are the agents of outboxes without a recording.
+func (p *process) leftAgents() ([]*edge.Agent, error) {
+	if len(p.mqtt) == 0 {
+		return nil, nil
+	}
+	dirs, err := filepath.Glob(p.Dir.Path("edges", "*", "*"))
+	if err != nil {
+		return nil, fmt.Errorf("looking for outboxes: %w", err)
+	}
+	var out []*edge.Agent
+	for _, dir := range dirs {
+		group, node := filepath.Base(filepath.Dir(dir)), filepath.Base(dir)
+		if p.replay != nil && p.replay.has(group, node) {
+			continue
+		}
+		st, err := outbox.ReadState(edge.OutboxDir(dir))
+		if err != nil {
+			return nil, fmt.Errorf("edge %s/%s: %w", group, node, err)
+		}
+		if len(st.Unacked) == 0 {
+			continue
+		}
+		p.Log.Warn("an edge without a recording still has readings; they are sent", "edge", group+"/"+node, "messages", len(st.Unacked))
+		agent, err := p.agent(group, node, source.Gone, nil)
+		if err != nil {
+			return nil, fmt.Errorf("edge %s/%s: %w", group, node, err)
+		}
+		out = append(out, agent)
+	}
+	return out, nil
+}
+
+// has tells whether the replay has the edge's recording.
+func (r *replay) has(group, node string) bool {
+	return group == r.site && slices.ContainsFunc(r.recordings, func(rec source.Recording) bool { return rec.Node == node })
 }
 
 // assets lists what the recordings are of.

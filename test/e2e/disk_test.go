@@ -12,6 +12,7 @@ import (
 // A disk that fills while the process runs stops intake; with space again it
 // goes on, and nothing is lost.
 func TestDiskFillsWhileRunning(t *testing.T) {
+	t.Parallel()
 	bin := harness.Binary(t)
 	disk, recordings := harness.Tmpfs(t, 300), t.TempDir()
 	harness.Generate(t, recordings, harness.Generated{Seed: 9, Files: []string{"valve1/0", "valve1/1"}, Rows: 900})

@@ -14,6 +14,7 @@ import (
 // and started again where it listened: what the others had under way to it is
 // sent again, and stands once in the tables.
 func TestEachProcessKilled(t *testing.T) {
+	t.Parallel()
 	bin := harness.Binary(t)
 	recordings, top := t.TempDir(), t.TempDir()
 	harness.Generate(t, recordings, harness.Generated{

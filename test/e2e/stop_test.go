@@ -11,6 +11,7 @@ import (
 
 // Ctrl-C ends a replay within 5 s, and the next start goes on from there.
 func TestStopAndGoOn(t *testing.T) {
+	t.Parallel()
 	bin := harness.Binary(t)
 	recordings, dir := t.TempDir(), filepath.Join(t.TempDir(), "data")
 	harness.Generate(t, recordings, harness.Generated{Seed: 6, Files: []string{"valve1/0", "valve1/1"}, Rows: 600})

@@ -53,6 +53,7 @@ func members(t *testing.T, kafka *kadm.Client) int {
 // A lake worker stopped past its session time-out loses its share to another;
 // woken, it must not write what the other has written.
 func TestWorkerStoppedAndWoken(t *testing.T) {
+	t.Parallel()
 	bin := harness.Binary(t, "crashpoints")
 	for _, point := range []string{"lake.plan_written", "lake.bronze_committed"} {
 		t.Run(point, func(t *testing.T) {
@@ -94,6 +95,7 @@ func TestWorkerStoppedAndWoken(t *testing.T) {
 // A spine that was trimmed as far as it may be and then killed numbers what
 // comes next as if nothing had happened.
 func TestTrimmedSpineKilled(t *testing.T) {
+	t.Parallel()
 	bin := harness.Binary(t)
 	recordings, dir := t.TempDir(), filepath.Join(t.TempDir(), "data")
 	start := func() (*harness.Proc, string) {
