@@ -18,6 +18,9 @@ import (
 const (
 	quietDelay = time.Second
 	maxTaken   = 50_000
+	// maxPackBytes keeps every record below what a Kafka takes by default, 1 MB.
+	maxPackBytes = 600_000
+	readingBytes = 64 // of a reading's numbers, at most
 )
 
 // intake goes from the source to the outbox until the source's end.
@@ -63,6 +66,7 @@ type packer struct {
 	streams  map[signal.Stream]int // place in messages and seen
 	taken    int
 	sent     int
+	bytes    int // of what is sent, roughly
 	tally    filter.Tally
 	out      []signal.Reading
 	since    time.Time // of its first reading
@@ -166,12 +170,15 @@ func (p *packer) add(chunk source.Chunk) error {
 			p.due = nil
 		}
 		p.sent += len(p.out)
+		for _, r := range p.out {
+			p.bytes += readingBytes + len(r.Sensor) + len(r.Value.Text) + len(r.Rescued)
+		}
 	}
 	return nil
 }
 
 func (p *packer) full() bool {
-	if p.taken >= maxTaken {
+	if p.taken >= maxTaken || p.bytes >= maxPackBytes {
 		return true
 	}
 	for i := range p.messages {
@@ -210,7 +217,7 @@ func (p *packer) commitAs(ctx context.Context, ended bool) error {
 		return err
 	}
 	p.ended = ended
-	p.messages, p.seen, p.taken, p.sent, p.tally = nil, nil, 0, 0, filter.Tally{}
+	p.messages, p.seen, p.taken, p.sent, p.bytes, p.tally = nil, nil, 0, 0, 0, filter.Tally{}
 	clear(p.streams)
 	p.a.setFigures(p.src)
 	return nil

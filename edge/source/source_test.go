@@ -231,6 +231,12 @@ func TestRefusals(t *testing.T) {
 	if _, _, err := List(both, "skab"); err == nil || !strings.Contains(err.Error(), "rename one") {
 		t.Errorf("two files of one name: %v", err)
 	}
+	twice := t.TempDir()
+	write(t, twice, "x.csv", "")
+	write(t, twice, "x/x.csv", "")
+	if _, _, err := List(twice, "skab"); err == nil || !strings.Contains(err.Error(), "would both be asset skab/x/x; rename one") {
+		t.Errorf("two files of one asset: %v", err)
+	}
 	for _, spec := range []string{"", "skab", "skab:", "other:x"} {
 		if _, _, err := ParseSpec(spec); err == nil {
 			t.Errorf("ParseSpec(%q) took it", spec)
@@ -243,9 +249,14 @@ func TestList(t *testing.T) {
 	for _, name := range []string{"top.csv", "valve1/0.csv", "valve1/deep/no.csv", "v:2/a b.CSV", "notes.txt", ".git/x.csv"} {
 		write(t, dir, name, "datetime;a\nx;1\n2020-03-09 10:14:33;1\n")
 	}
-	got, _, err := List(dir, "skab")
+	got, leftOut, err := List(dir, "skab")
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i, want := range []string{".git/x.csv is hidden; rename it", "valve1/deep/no.csv lies deeper than one folder; move it up"} {
+		if len(leftOut) != 2 || !strings.HasSuffix(leftOut[i], want) {
+			t.Errorf("left out %q, want %q", leftOut, want)
+		}
 	}
 	var names []string
 	for _, r := range got {

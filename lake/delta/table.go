@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,6 +41,8 @@ type Table struct {
 	commits sync.Mutex // one commit of this Table at a time
 	mu      sync.Mutex // guards last and the reading that moves it
 	last    *Snapshot
+	// old is what SnapshotAt answered last, from where it reads on.
+	old atomic.Pointer[Snapshot]
 }
 
 // Create makes a table by writing its version 0. ErrTableExists says that the
@@ -151,12 +154,16 @@ func (t *Table) SnapshotAt(ctx context.Context, version int64) (*Snapshot, error
 	}
 	base := t.Last()
 	if base != nil && version < base.version {
-		base = nil
+		// Who reads an old version reads the next one after it.
+		if base = t.old.Load(); base != nil && version < base.version {
+			base = nil
+		}
 	}
 	s, err := t.read(ctx, base, version)
 	if err != nil {
 		return nil, err
 	}
+	t.old.Store(s)
 	if s.version != version {
 		return nil, fmt.Errorf("reading %s at version %d: %w; the newest is %d", t.dir, version, ErrNoVersion, s.version)
 	}

@@ -56,8 +56,12 @@ func newBronze(w *Worker) *bronze {
 	return &bronze{w: w, parts: make(map[TopicPartition]*part)}
 }
 
-func (p *part) appID() string {
-	return fmt.Sprintf("headrace/%s/%s/%d", tableBronze, p.topicID, p.Partition)
+func (p *part) appID() string { return BronzeTxn(p.topicID, p.Partition) }
+
+// BronzeTxn is the name under which bronze.readings commits how far it has read
+// a partition of a topic; the version is the next offset.
+func BronzeTxn(topicID string, partition int32) string {
+	return fmt.Sprintf("headrace/%s/%s/%d", tableBronze, topicID, partition)
 }
 
 func (b *bronze) run(ctx context.Context, f *flow) (err error) {

@@ -42,6 +42,9 @@ func (b *bronze) pollOnce(ctx context.Context, d time.Duration) error {
 	pollCtx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	fetched, err := b.member.Poll(pollCtx, pollRecords)
+	if passed, ok := errors.AsType[*kafkac.OutOfRangeError](err); ok {
+		return b.catchUp(ctx, passed)
+	}
 	if err != nil && pollCtx.Err() == nil {
 		if _, ok := errors.AsType[*StopError](err); !ok {
 			err = &StopError{err}
@@ -71,7 +74,7 @@ func (b *bronze) catchUp(ctx context.Context, passed *kafkac.OutOfRangeError) er
 		return nil // given away meanwhile
 	}
 	before := p.next
-	if err := b.load(ctx, []*part{p}); err != nil {
+	if err := b.loadPatiently(ctx, []*part{p}); err != nil {
 		return err
 	}
 	if p.next == before {
@@ -186,6 +189,16 @@ func (b *bronze) held() []TopicPartition {
 // load sets partitions to where the table ends, and rebuilds from the table
 // which messages it holds.
 func (b *bronze) load(ctx context.Context, parts []*part) error {
+	err := b.loadOnce(ctx, parts)
+	if _, ok := errors.AsType[*kafkac.TrimmedError](err); ok {
+		// Another worker may have committed, and the spine been trimmed, between
+		// the two looks.
+		err = b.loadOnce(ctx, parts)
+	}
+	return err
+}
+
+func (b *bronze) loadOnce(ctx context.Context, parts []*part) error {
 	t := b.w.tables[tableBronze]
 	snap, err := t.Refresh(ctx)
 	if err != nil {

@@ -277,8 +277,9 @@ func (s *silver) count(ctx context.Context, t *Table) (*result, error) {
 	for i := range counts {
 		dest = append(dest, &counts[i])
 	}
-	err := s.session.QueryRow(ctx, `SELECT count(*), count_if(fate = 'keep' AND copy = 1)::BIGINT, count_if(fate = 'quarantine')::BIGINT, count_if(fate = 'drop')::BIGINT,
-		count_if(fate = 'keep' AND copy > 1)::BIGINT, count_if(fate = 'fail')::BIGINT, `+strings.Join(sums, ", ")+` FROM verdict`).Scan(dest...)
+	// A sum over no rows is NULL: a plan may be followed for shards that have none.
+	err := s.session.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE fate = 'keep' AND copy = 1), count(*) FILTER (WHERE fate = 'quarantine'),
+		count(*) FILTER (WHERE fate = 'drop'), count(*) FILTER (WHERE fate = 'keep' AND copy > 1), count(*) FILTER (WHERE fate = 'fail'), `+strings.Join(sums, ", ")+` FROM verdict`).Scan(dest...)
 	if err != nil {
 		return nil, fmt.Errorf("counting rows of %s: %w", s.name, err)
 	}

@@ -50,9 +50,7 @@ func (v *verifier) spine(ctx context.Context, cat *catalog.Catalog) error {
 	for tp, o := range offsets {
 		start := o.Start
 		if tp.Topic != record.TopicDeadletter {
-			// The name under which bronze commits how far it has read; docs/formats.
-			app := fmt.Sprintf("headrace/%s/%s/%d", bronzeTable, topics[tp.Topic].ID, tp.Partition)
-			start = max(start, bronze.Txn(app))
+			start = max(start, bronze.Txn(pipeline.BronzeTxn(topics[tp.Topic].ID, tp.Partition)))
 		}
 		ranges = append(ranges, kafkac.Range{TopicPartition: tp, Start: start, End: o.End})
 	}

@@ -6,8 +6,10 @@ import (
 )
 
 func TestConcludeNamesTheStation(t *testing.T) {
-	whole := Edge{Edge: "s/e", Emitted: 10, Derived: 2, Held: 1, Filtered: 3, Shipped: 9, Evicted: 1,
-		Bronze: 7, InFlight: 1, Deadletter: 1, Silver: 3, Quarantined: 1, Dropped: 1, Duplicates: 1, Repeated: 1, Pending: 1}
+	whole := Edge{
+		Edge: "s/e", Emitted: 10, Derived: 2, Held: 1, Filtered: 3, Shipped: 9, Evicted: 1,
+		Bronze: 7, InFlight: 1, Deadletter: 1, Silver: 3, Quarantined: 1, Dropped: 1, Duplicates: 1, Repeated: 1, Pending: 1,
+	}
 	for _, c := range []struct {
 		name   string
 		change func(*Edge)

@@ -81,9 +81,6 @@ func (p *process) startLake(ctx context.Context) error {
 		BatchBytes: 384 << 10,
 		BatchRows:  16_000,
 	}
-	if p.log != nil {
-		opts.Committed = p.trim
-	}
 	p.lake, err = pipeline.New(ctx, opts)
 	if err != nil {
 		return err

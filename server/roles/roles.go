@@ -106,7 +106,9 @@ func (p *process) live(ctx context.Context) (drained bool, err error) {
 			return false, err
 		}
 	}
+	p.mu.Lock() // the page is served already
 	p.run.PID, p.run.Started = os.Getpid(), time.Now().UTC()
+	p.mu.Unlock()
 	if err := p.Dir.WriteRun(p.run); err != nil {
 		return false, fmt.Errorf("writing %s: %w", p.Dir.Path("run.json"), err)
 	}

@@ -2,11 +2,14 @@ package roles
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/internal/mqttc"
+	"github.com/headrace/headrace/lake/delta"
 	"github.com/headrace/headrace/lake/pipeline"
 	"github.com/headrace/headrace/record"
 	"github.com/headrace/headrace/server/datadir"
@@ -31,7 +34,6 @@ const (
 	// leaves the broker, and the edges keep what they have.
 	maxPending  = 24 << 20
 	brokerClose = 2 * time.Second
-	trimTimeout = 5 * time.Second
 	adminWait   = 30 * time.Second
 )
 
@@ -51,6 +53,7 @@ func (p *process) startSpine(context.Context) error {
 	p.stack.onStop("spine", func() error { l.Close(); return nil })
 	p.run.Kafka = l.Addr()
 	p.kafka = []string{l.Addr()}
+	p.stack.run("spine's trimming", p.trimming)
 	return nil
 }
 
@@ -117,12 +120,57 @@ func ensureTopics(ctx context.Context, cfg kafkac.Config) error {
 	return nil
 }
 
-// trim lets the spine forget what every table of bronze has.
-func (p *process) trim(ctx context.Context, committed map[pipeline.TopicPartition]int64) {
-	ctx, cancel := context.WithTimeout(ctx, trimTimeout)
-	defer cancel()
-	if err := p.log.Trim(ctx, committed); err != nil && ctx.Err() == nil {
-		p.Log.Warn("trimming the spine", "error", err)
+// trimEvery is how often the spine forgets what the lake has.
+const trimEvery = 2 * time.Second
+
+// trimming lets the spine forget what bronze has committed, whichever worker in
+// whichever process it was.
+func (p *process) trimming(ctx context.Context) error {
+	admin, err := kafkac.NewAdmin(kafkac.Config{Brokers: p.kafka, ClientID: "headrace-trim", Log: p.Log.With("station", "spine")})
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	tick := time.NewTicker(trimEvery)
+	defer tick.Stop()
+	var bronze *delta.Table
+	var topics map[string]kafkac.Topic
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		err := func() (err error) {
+			if bronze == nil {
+				if bronze, err = delta.Open(ctx, filepath.Join(p.lakeDir(), "bronze", "readings"), delta.Options{}); err != nil {
+					bronze = nil
+					return err
+				}
+			}
+			if topics == nil {
+				if topics, err = admin.Topics(ctx, record.TopicReadings, record.TopicEvents); err != nil {
+					return err
+				}
+			}
+			snap, err := bronze.Refresh(ctx)
+			if err != nil {
+				return err
+			}
+			committed := map[kafkac.TopicPartition]int64{}
+			for name, t := range topics {
+				for i := range int32(t.Partitions) {
+					if next := snap.Txn(pipeline.BronzeTxn(t.ID, i)); next > 0 {
+						committed[kafkac.TopicPartition{Topic: name, Partition: i}] = next
+					}
+				}
+			}
+			return p.log.Trim(ctx, committed)
+		}()
+		// Without a lake there is nothing to trim by; the floor of free space holds.
+		if err != nil && ctx.Err() == nil && !errors.Is(err, delta.ErrNotTable) {
+			p.Log.Warn("trimming the spine", "error", err)
+		}
 	}
 }
 

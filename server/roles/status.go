@@ -22,9 +22,9 @@ type resting struct {
 // status is what the page shows of the process itself.
 func (p *process) status() server.Status {
 	p.mu.Lock()
-	ready, agents, twinErr := p.ready, p.agents, p.twinErr
+	ready, agents, twinErr, run := p.ready, p.agents, p.twinErr, p.run
 	p.mu.Unlock()
-	s := server.Status{Ready: ready, Speed: 1, Version: p.Version, Roles: p.run.Roles, Addresses: addresses(p.run)}
+	s := server.Status{Ready: ready, Speed: 1, Version: p.Version, Roles: run.Roles, Addresses: addresses(run)}
 	drained := p.replay != nil && p.lake != nil
 	if p.replay != nil {
 		s.Speed = p.Speed

@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"encoding/json"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/headrace/headrace/server/ledger"
 	"github.com/headrace/headrace/test/harness"
 )
 
@@ -25,6 +28,11 @@ func TestStopAndGoOn(t *testing.T) {
 		harness.Eventually(t, 30*time.Second, "readings flow", func() bool {
 			return harness.Stations(t, run)["edge.shipped"] > before+200
 		})
+		now, peak := p.RSS(t)
+		t.Logf("live: %d MiB resident, at most %d MiB", now/mib, peak/mib)
+		if peak > maxRSS {
+			t.Errorf("the process held %d MiB, want at most %d", peak/mib, maxRSS/mib)
+		}
 		start := time.Now()
 		p.Signal(t, sig)
 		if code := p.Exit(t, 30*time.Second); code != 0 {
@@ -43,6 +51,32 @@ func TestStopAndGoOn(t *testing.T) {
 	drain(t, bin, dir, recordings)
 	harness.Verify(t, bin, dir)
 	harness.Exact(t, bin, dir, cells, nil)
+}
+
+// A recording that is taken away leaves nothing behind in its edge's outbox.
+func TestRecordingTakenAway(t *testing.T) {
+	t.Parallel()
+	bin := harness.Binary(t, "crashpoints")
+	recordings, dir := t.TempDir(), filepath.Join(t.TempDir(), "data")
+	harness.Generate(t, recordings, harness.Generated{Seed: 9, Files: []string{"valve1/0", "valve1/1"}, Rows: 600})
+	p := harness.Start(t, bin, dir, []string{"HEADRACE_CRASH_AT=edge.outbox_committed:1"}, up(recordings)...)
+	if code := p.Exit(t, drainLimit); code != -1 {
+		t.Fatalf("exit %d, want a kill at the crash point", code)
+	}
+	if err := os.Remove(filepath.Join(recordings, "valve1", "0.csv")); err != nil {
+		t.Fatal(err)
+	}
+	drain(t, bin, dir, recordings)
+	var report ledger.Report
+	r := harness.Run(t, bin, "ledger", "verify", "--dir", dir, "--output", "json")
+	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil || r.Code != 0 {
+		t.Fatalf("ledger: exit %d, %v\n%s%s", r.Code, err, r.Stdout, r.Stderr)
+	}
+	for _, e := range report.Edges {
+		if e.InFlight != 0 || e.Shipped != e.Silver || e.Shipped == 0 && e.Edge == "skab/valve1-1" {
+			t.Errorf("edge %s: shipped %d, in flight %d, in silver %d", e.Edge, e.Shipped, e.InFlight, e.Silver)
+		}
+	}
 }
 
 // A stop in the middle of a replay at full speed is no different.
