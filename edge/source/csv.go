@@ -33,6 +33,7 @@ type position struct {
 	Offset int64         `json:"offset"` // of the next line
 	Line   int64         `json:"line"`   // its number, from 1
 	Header uint32        `json:"header"` // CRC32 of the header line
+	Tail   uint32        `json:"tail"`   // CRC32 of the last bytes before Offset
 	Time   signal.Micros `json:"time"`   // newest event time delivered
 	Rows   int64         `json:"rows"`   // delivered
 	// Refused rows and their line numbers, as far as the list holds.
@@ -75,7 +76,7 @@ func openFile(name string, asset signal.Asset, at []byte, log *slog.Logger) (*fi
 func (s *file) begin(at []byte) error {
 	header, err := s.in.next()
 	if errors.Is(err, io.EOF) {
-		return errors.New("the file is empty; the first line must be datetime;…")
+		return errors.New("the file is empty; the first line must be datetime;…; mend it or move it away")
 	}
 	if err != nil {
 		return err
@@ -97,7 +98,15 @@ func (s *file) begin(at []byte) error {
 	if err != nil {
 		return err
 	}
-	if p.Header != sum || p.Offset > st.Size() || p.Offset < s.read.Offset {
+	same := p.Header == sum && p.Offset <= st.Size() && p.Offset >= s.read.Offset
+	if same {
+		tail, err := s.tail(p.Offset)
+		if err != nil {
+			return err
+		}
+		same = tail == p.Tail
+	}
+	if !same {
 		return errors.New("the file is not the one that was being replayed; restore it, or begin anew with another --dir")
 	}
 	if _, err := s.f.Seek(p.Offset, io.SeekStart); err != nil {
@@ -112,10 +121,22 @@ func (s *file) begin(at []byte) error {
 	return nil
 }
 
+// tailBytes tell a recording from another with the same header.
+const tailBytes = 4096
+
+// tail is the CRC32 of the last bytes before an offset.
+func (s *file) tail(offset int64) (uint32, error) {
+	b := make([]byte, min(offset, tailBytes))
+	if _, err := s.f.ReadAt(b, offset-int64(len(b))); err != nil {
+		return 0, err
+	}
+	return crc32.ChecksumIEEE(b), nil
+}
+
 func (s *file) header(line string) error {
 	titles := strings.Split(strings.TrimPrefix(line, "\ufeff"), ";")
 	if !strings.EqualFold(strings.TrimSpace(titles[0]), "datetime") {
-		return fmt.Errorf("the first line begins with %q, want datetime;…", clip(titles[0]))
+		return fmt.Errorf("the first line begins with %q, want datetime;… with cells parted by ;; mend it or move it away", clip(titles[0]))
 	}
 	if len(titles) > maxColumns {
 		return fmt.Errorf("%d columns are more than %d", len(titles), maxColumns)
@@ -246,6 +267,9 @@ func parseTime(cell string) (time.Time, error) {
 // Position is JSON.
 func (s *file) Position() []byte {
 	p := s.pos
+	// Bytes that cannot be read again are those of no file, which the next
+	// opening refuses.
+	p.Tail, _ = s.tail(p.Offset)
 	p.BadLines = nil
 	for _, r := range s.bad.Ranges() {
 		if r.From >= uint64(p.Line) || len(p.BadLines) == maxBadRanges {

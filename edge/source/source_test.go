@@ -219,6 +219,16 @@ func TestRefusals(t *testing.T) {
 	if _, err := rec.Open(pos, quiet); err == nil || !strings.Contains(err.Error(), "not the one") {
 		t.Errorf("another file was taken: %v", err)
 	}
+	write(t, dir, "f.csv", "datetime;a\n2020-01-01 00:00:00;2\n2020-01-01 00:00:01;3\n")
+	if _, err := rec.Open(pos, quiet); err == nil || !strings.Contains(err.Error(), "not the one") {
+		t.Errorf("another file with the same header was taken: %v", err)
+	}
+	write(t, dir, "f.csv", "datetime;a\n2020-01-01 00:00:00;1\n2020-01-01 00:00:01;3\n")
+	grown, err := rec.Open(pos, quiet)
+	if err != nil {
+		t.Fatalf("a file that has grown was refused: %v", err)
+	}
+	grown.Close()
 	if _, _, err := List(t.TempDir(), "skab"); err == nil || !strings.Contains(err.Error(), "no *.csv") {
 		t.Errorf("empty folder: %v", err)
 	}
