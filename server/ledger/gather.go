@@ -59,8 +59,10 @@ func (v *verifier) spine(ctx context.Context, cat *catalog.Catalog) error {
 		edge := header(r, record.HeaderEdge)
 		if r.Topic == record.TopicDeadletter {
 			if n, err := strconv.ParseInt(header(r, bridge.HeaderReadings), 10, 64); err == nil && edge != "" {
-				v.edge(edge).Deadletter += n
-				v.dead[identity(r)] = true
+				if id := identity(r); !v.dead[id] { // a resend may be refused again
+					v.edge(edge).Deadletter += n
+					v.dead[id] = true
+				}
 			}
 			return nil
 		}
