@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -92,7 +93,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, errFound):
 		return exitFound
 	default:
-		fmt.Fprintln(stderr, "headrace:", err)
+		// One line, whatever an engine's message looks like.
+		fmt.Fprintln(stderr, "headrace:", strings.Join(strings.Fields(err.Error()), " "))
 		return exitUsage
 	}
 }

@@ -51,7 +51,7 @@ func (c sqlCmd) Run(ctx context.Context, e *env) error {
 	}
 	defer os.RemoveAll(scratch)
 	lake := filepath.Join(c.Dir, "lake")
-	db, err := duck.Open(ctx, duck.Options{TempDir: scratch, MemoryLimit: "512MB"})
+	db, err := duck.Open(ctx, duck.Options{TempDir: scratch, MemoryLimit: "512MB", AllowedDirs: []string{lake}})
 	if err != nil {
 		return err
 	}

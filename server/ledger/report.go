@@ -72,7 +72,9 @@ func (e *Edge) check() {
 		sum("edge", "nothing was given back damaged by the disk", e.Lost, 0)
 		sum("spine", "shipped = bronze + open deadletter + in flight + lost", e.Shipped, e.Bronze+e.Deadletter+e.InFlight+e.Lost)
 	}
-	sum("spine", "no message number is skipped", e.Missing, 0)
+	if !e.Remote || e.Bronze > 0 { // dead letters alone prove nothing of an edge that is not here
+		sum("spine", "no message number is skipped", e.Missing, 0)
+	}
 	sum("bronze", "no reading stands twice", e.Doubled, 0)
 	sum("silver", "bronze = silver + open quarantine + dropped + duplicates + pending",
 		e.Bronze, e.Silver+e.Quarantined+e.Dropped+e.Duplicates+e.Pending)

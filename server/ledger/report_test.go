@@ -24,6 +24,7 @@ func TestConcludeNamesTheStation(t *testing.T) {
 		{"silver lost one", func(e *Edge) { e.Silver-- }, "s/e, silver: bronze ="},
 		{"a duplicate without twin", func(e *Edge) { e.Repeated = 0 }, "s/e, silver: every duplicate"},
 		{"silver has one twice", func(e *Edge) { e.Foreign = 1 }, "s/e, silver: nothing is there twice"},
+		{"junk in the name of a remote edge", func(e *Edge) { *e = Edge{Edge: "s/e", Remote: true, Deadletter: 4, Missing: 16} }, ""},
 		{"remote edges have no counters", func(e *Edge) { e.Remote, e.Shipped = true, 0 }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package roles
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -105,6 +106,16 @@ func (o *Options) Check() error {
 		return fmt.Errorf("--until-drained needs something that ends; add --replay skab:DIR")
 	case o.UntilDrained && !o.has(Lake):
 		return fmt.Errorf("--until-drained needs the role lake: a reading ends in its tables")
+	}
+	if o.AdvertiseKafka != "" {
+		if host, port, err := net.SplitHostPort(o.AdvertiseKafka); err != nil || host == "" || port == "" || port == "0" {
+			return fmt.Errorf("--advertise-kafka %s is not HOST:PORT, which Kafka clients could be told", o.AdvertiseKafka)
+		}
+	}
+	for _, addr := range o.MQTT {
+		if !strings.HasPrefix(addr, "tcp://") && !strings.HasPrefix(addr, "ssl://") {
+			return fmt.Errorf("--mqtt %s: write tcp://HOST:PORT, or ssl://HOST:PORT for TLS", addr)
+		}
 	}
 	if o.Replay != "" {
 		if _, _, err := source.ParseSpec(o.Replay); err != nil {

@@ -53,6 +53,8 @@ func TestCheck(t *testing.T) {
 		{"bridge alone", Options{Roles: []Role{Bridge}}, "--mqtt"},
 		{"bridge without Kafka", Options{Roles: []Role{Bridge}, MQTT: []string{"tcp://h:1"}}, "--kafka"},
 		{"bridge outside", Options{Roles: []Role{Bridge}, MQTT: []string{"tcp://h:1"}, Kafka: []string{"h:2"}}, ""},
+		{"scheme", Options{Roles: []Role{Bridge, Spine}, MQTT: []string{"foo://h:1"}}, "tcp://HOST:PORT"},
+		{"advertised", Options{Roles: All(), AdvertiseKafka: "foo"}, "--advertise-kafka foo"},
 		{"lake alone", Options{Roles: []Role{Lake}}, "--kafka"},
 		{"edge alone", Options{Roles: []Role{Edge}, MQTT: []string{"tcp://h:1"}}, "--replay"},
 		{"replay without edge", Options{Roles: []Role{Broker}, Replay: "skab:x"}, "role edge"},
