@@ -2,6 +2,7 @@ package filter_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -16,6 +17,7 @@ import (
 	"github.com/headrace/headrace/edge/filter"
 	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/signal"
+	"github.com/headrace/headrace/test/need"
 )
 
 const asset = signal.Asset("skab/valve1/0")
@@ -202,9 +204,7 @@ func TestRecordings(t *testing.T) {
 		dir = filepath.Join("..", "..", "..", "shared", "data")
 	}
 	recs, _, err := source.List(filepath.Join(dir, "skab"), "skab")
-	if err != nil {
-		t.Skipf("no recordings: %v; set HEADRACE_DATA to their folder", err)
-	}
+	need.Suite(t, "data", err == nil, fmt.Sprintf("no recordings: %v; set HEADRACE_DATA to their folder", err))
 	in, out := map[string]int{}, map[string]int{}
 	var tally filter.Tally
 	total, sent := 0, 0

@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/headrace/headrace/signal"
+	"github.com/headrace/headrace/test/need"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -289,9 +290,7 @@ func TestRecordings(t *testing.T) {
 	}
 	dir = filepath.Join(dir, "skab")
 	recs, _, err := List(dir, "skab")
-	if err != nil {
-		t.Skipf("no recordings: %v; set HEADRACE_DATA to their folder", err)
-	}
+	need.Suite(t, "data", err == nil, fmt.Sprintf("no recordings: %v; set HEADRACE_DATA to their folder", err))
 	for _, r := range recs {
 		raw, err := os.ReadFile(r.File)
 		if err != nil {
