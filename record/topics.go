@@ -35,6 +35,15 @@ const (
 	KindDDeath = "ddeath"
 )
 
+// IsEvent tells whether a kind is that of an Event, which carries no readings.
+func IsEvent(kind string) bool {
+	switch kind {
+	case KindNBirth, KindDBirth, KindNDeath, KindDDeath:
+		return true
+	}
+	return false
+}
+
 // Header is one header of a Kafka record.
 type Header struct {
 	Key   string

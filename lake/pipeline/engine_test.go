@@ -30,6 +30,7 @@ func TestWholeWay(t *testing.T) {
 	l.spine.send(newEdge("s/other", "boot2").message("s/l/pump",
 		signal.Reading{Sensor: "pressure", EventTime: day, AliveAt: day, Value: signal.NumberValue(2500), Unit: "mbar", Quality: 192}))
 	l.spine.put(kafkac.Record{Topic: record.TopicReadings, Key: []byte("s/l/pump"), Value: []byte("\xffnonsense")})
+	l.spine.put(kafkac.Record{Topic: record.TopicEvents, Key: []byte("s/l/pump"), Value: []byte("\xffneither event nor reading")})
 	l.spine.put(kafkac.Record{Topic: record.TopicEvents, Key: []byte("s/l/pump"), Value: []byte("x"), Headers: []kafkac.Header{{Key: record.HeaderKind, Value: []byte(record.KindNBirth)}}})
 
 	r := l.start(nil)
@@ -39,7 +40,7 @@ func TestWholeWay(t *testing.T) {
 	}
 
 	if diff := cmp.Diff([]string{
-		"|<nil>|null|true||0",
+		"|<nil>|null|true||0", "|<nil>|null|true||0",
 		"s/l/pump/mode|<nil>|text|false|s/edge|1", "s/l/pump/pressure|2.5|number|false|s/edge|0", "s/l/pump/pressure|3|number|false|s/edge|1",
 		"s/l/pump/pressure|2500|number|false|s/other|0", "s/l/pump/running|1|bool|false|s/edge|1",
 		"s/l/pump/temp|20|number|false|s/edge|1", "s/l/pump/temp|212|number|false|s/edge|0", "s/l/pump/temp|500|number|false|s/edge|1",
@@ -56,6 +57,7 @@ func TestWholeWay(t *testing.T) {
 		t.Error("silver", diff)
 	}
 	if diff := cmp.Diff([]string{
+		"|<nil>|[schema registered sane_clock sane_alive good_quality]",
 		"|<nil>|[schema registered sane_clock sane_alive good_quality]",
 		"s/l/pump/temp|20|[sane_clock sane_alive]",
 		"s/l/pump/temp|500|[possible_value]",

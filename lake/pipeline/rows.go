@@ -30,14 +30,11 @@ type message struct {
 	unreadable error
 }
 
-// wanted tells whether a record of the spine carries readings. Births, deaths
-// and states share a topic with events.
+// wanted tells whether a record of the spine carries readings. Births and
+// deaths share a topic with events; what is neither must not vanish.
 func wanted(r *kafkac.Record) bool {
-	if r.Topic != record.TopicEvents {
-		return true
-	}
 	kind, _ := r.Header(record.HeaderKind)
-	return string(kind) == record.KindRecord
+	return r.Topic != record.TopicEvents || !record.IsEvent(string(kind))
 }
 
 // read decodes a record of the spine, using m's memory again.

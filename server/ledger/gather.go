@@ -66,7 +66,7 @@ func (v *verifier) spine(ctx context.Context, cat *catalog.Catalog) error {
 			}
 			return nil
 		}
-		if kind := header(r, record.HeaderKind); kind != "" && kind != record.KindRecord {
+		if r.Topic == record.TopicEvents && record.IsEvent(header(r, record.HeaderKind)) {
 			return nil // a birth or a death
 		}
 		readings := 1 // bytes that cannot be read become one row
