@@ -126,6 +126,9 @@ func (s *session) receive(m mqttc.Message) {
 	}
 }
 
+// maxAhead is how far a host's clock may be ahead of ours.
+const maxAhead = 24 * time.Hour
+
 // state notes what a host says of itself.
 func (s *session) state(m mqttc.Message) {
 	t, err := sparkplug.ParseTopic(m.Topic)
@@ -135,6 +138,11 @@ func (s *session) state(m mqttc.Message) {
 	heard, err := sparkplug.ParseState(m.Payload)
 	if err != nil {
 		s.p.log.Warn("state of a host cannot be read", "host", t.Host, "error", err)
+		return
+	}
+	if heard.Timestamp > uint64(time.Now().Add(maxAhead).UnixMilli()) {
+		// Taken for true, it would outlast every honest state.
+		s.p.log.Warn("state of a host is from the future and is ignored; check the clocks", "host", t.Host)
 		return
 	}
 	s.mu.Lock()

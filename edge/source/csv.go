@@ -252,10 +252,13 @@ func parseCell(cell string) signal.Value {
 // parseTime reads "2020-03-09 10:14:33[.fraction]", also with T and with an
 // offset; without one it is UTC.
 func parseTime(cell string) (time.Time, error) {
+	// Beyond it a time is a fault of the recorder, which would take the plant's
+	// clock along, and soon no number of nanoseconds.
+	const lastYear = 2199
 	cell = strings.TrimSpace(cell)
 	for _, layout := range [...]string{time.DateTime, "2006-01-02T15:04:05", time.RFC3339, "2006-01-02 15:04:05Z07:00"} {
 		if t, err := time.Parse(layout, cell); err == nil {
-			if t.Year() < 1 {
+			if t.Year() < 1 || t.Year() > lastYear {
 				break
 			}
 			return t.UTC(), nil

@@ -248,6 +248,11 @@ func TestRefusals(t *testing.T) {
 	if _, _, err := List(twice, "skab"); err == nil || !strings.Contains(err.Error(), "would both be asset skab/x/x; rename one") {
 		t.Errorf("two files of one asset: %v", err)
 	}
+	for cell, ok := range map[string]bool{"2199-12-31 00:00:00": true, "2263-01-01 00:00:00": false, "0000-01-01 00:00:00": false} {
+		if _, err := parseTime(cell); (err == nil) != ok {
+			t.Errorf("parseTime(%s): %v", cell, err)
+		}
+	}
 	for _, spec := range []string{"", "skab", "skab:", "other:x"} {
 		if _, _, err := ParseSpec(spec); err == nil {
 			t.Errorf("ParseSpec(%q) took it", spec)

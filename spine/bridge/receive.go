@@ -170,7 +170,9 @@ func (b *Bridge) receiveState(t sparkplug.Topic, m mqttc.Message) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if heard := time.UnixMilli(int64(s.Timestamp)); heard.After(b.stateAt) {
+	// A state from the far future is nobody's will; edges ignore it too.
+	latest := time.Now().Add(24 * time.Hour)
+	if heard := time.UnixMilli(int64(min(s.Timestamp, uint64(latest.UnixMilli())+1))); heard.After(b.stateAt) && !heard.After(latest) {
 		b.stateAt = heard
 	}
 	b.outbox = append(b.outbox, sparkplug.Message{
