@@ -191,9 +191,6 @@ func (b *bronze) tell(ctx context.Context) {
 	if len(next) == 0 {
 		return
 	}
-	if b.w.Committed != nil {
-		b.w.Committed(ctx, next)
-	}
 	limited, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := b.member.CommitOffsets(limited, next); err != nil && ctx.Err() == nil {

@@ -40,10 +40,6 @@ type Options struct {
 	PollInterval   time.Duration // looking for other workers' commits; 0 is 500 ms
 	BatchBytes     int           // of spine records in a bronze batch; 0 is 1 MiB: some 30,000 readings
 	BatchRows      int64         // of source rows in a silver or gold batch, kept to whole commits; 0 is 50,000
-
-	// Committed is told after a bronze commit how far the tables hold the
-	// worker's partitions. It may be used to trim the spine.
-	Committed func(ctx context.Context, next map[TopicPartition]int64)
 }
 
 func (o *Options) defaults() {
