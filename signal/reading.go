@@ -32,19 +32,21 @@ func (q Quality) Good() bool { return q != QualityStale && q&0xC0 == 0xC0 }
 // Kind says what a value is.
 type Kind uint8
 
-// The kinds. Null is a value that the sender declared unknown.
+// The kinds. Null is a value that the sender declared unknown; Wave is a block
+// of samples, in streams of class [Raw] alone.
 const (
 	Null Kind = iota
 	Number
 	Bool
 	Text
+	Wave
 )
 
-// Value is a number, a truth value, a text or nothing.
+// Value is a number, a truth value, a text, a block of samples or nothing.
 type Value struct {
 	Kind   Kind
 	Number float64 // Kind Number; for Bool 0 or 1
-	Text   string  // Kind Text
+	Text   string  // Kind Text; for Wave the encoded block, any bytes
 }
 
 // NumberValue returns a number.
@@ -60,6 +62,9 @@ func BoolValue(v bool) Value {
 
 // TextValue returns a text.
 func TextValue(s string) Value { return Value{Kind: Text, Text: s} }
+
+// WaveValue returns an encoded block of samples; package record has its format.
+func WaveValue(block string) Value { return Value{Kind: Wave, Text: block} }
 
 // Equal compares values; NaN equals NaN, so that repeats are recognised.
 func (v Value) Equal(w Value) bool {
