@@ -91,6 +91,8 @@ func appendReadings(dst []byte, readings []signal.Reading) []byte {
 			dst = protowire.AppendVarint(protowire.AppendTag(dst, 5, protowire.VarintType), protowire.EncodeBool(r.Value.Number != 0))
 		case signal.Text:
 			dst = appendText(dst, 6, r.Value.Text)
+		case signal.Wave:
+			dst = protowire.AppendString(protowire.AppendTag(dst, 11, protowire.BytesType), r.Value.Text)
 		}
 		dst = appendString(dst, 7, r.Unit)
 		if r.Quality != signal.QualityGood {
@@ -167,6 +169,8 @@ func appendDecoded(readings []signal.Reading, p []byte) ([]signal.Reading, error
 			out.Historical = u != 0
 		case 10<<3 | bytes:
 			err = setText(&out.Rescued, b, old.Rescued)
+		case 11<<3 | bytes:
+			out.Value = signal.WaveValue(string(b))
 		}
 		if err != nil {
 			return readings, fmt.Errorf("reading %d: field %d: %w", k, tag>>3, err)

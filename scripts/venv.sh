@@ -8,7 +8,9 @@ packages='deltalake==1.6.6
 pyarrow==26.0.1
 duckdb==1.5.5
 duckdb-extension-delta==1.5.5
-paho-mqtt==2.2.0'
+paho-mqtt==2.2.0
+numpy==2.4.6
+scipy==1.17.1'
 
 venv="${HEADRACE_CACHE:-$HOME/.cache/headrace}/venv"
 stamp="$venv/headrace-packages"

@@ -13,12 +13,14 @@ import (
 // fileConfig is the configuration file of up and run; every key is a flag too,
 // and a flag wins.
 type fileConfig struct {
-	Dir     string   `yaml:"dir"`
-	Roles   []string `yaml:"roles"`
-	Replay  string   `yaml:"replay"`
-	Speed   string   `yaml:"speed"`
-	Filters string   `yaml:"filters"`
-	Listen  struct {
+	Dir      string   `yaml:"dir"`
+	Roles    []string `yaml:"roles"`
+	Plant    string   `yaml:"plant"`
+	Replay   string   `yaml:"replay"`
+	Registry string   `yaml:"registry"`
+	Speed    string   `yaml:"speed"`
+	Filters  string   `yaml:"filters"`
+	Listen   struct {
 		MQTT  string `yaml:"mqtt"`
 		Kafka string `yaml:"kafka"`
 		HTTP  string `yaml:"http"`
@@ -48,7 +50,9 @@ func loadConfig(r io.Reader) (kong.Resolver, error) {
 	set := map[string]string{
 		"dir":             c.Dir,
 		"roles":           strings.Join(c.Roles, ","),
+		"plant":           c.Plant,
 		"replay":          c.Replay,
+		"registry":        c.Registry,
 		"speed":           c.Speed,
 		"filters":         c.Filters,
 		"listen-mqtt":     c.Listen.MQTT,

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -145,6 +146,15 @@ func printLedger(w io.Writer, r ledger.Report) error {
 	}
 	if err := out.Flush(); err != nil {
 		return err
+	}
+	if slices.ContainsFunc(r.Edges, func(e ledger.Edge) bool { return e.Samples > 0 || e.Raw > 0 }) {
+		fmt.Fprintln(out, "edge\tsamples\tshipped\tin flight\tbronze.raw\t")
+		for _, e := range r.Edges {
+			fmt.Fprintf(out, "%s\t%d\t%d\t%d\t%d\t\n", e.Edge, e.Samples, e.SamplesShipped, e.SamplesInFlight, e.Raw)
+		}
+		if err := out.Flush(); err != nil {
+			return err
+		}
 	}
 	for _, b := range r.Broken {
 		fmt.Fprintln(w, "BROKEN", b)

@@ -24,10 +24,12 @@ type common struct {
 	Config kong.ConfigFlag `help:"Configuration file (YAML)." placeholder:"FILE"`
 	Dir    string          `help:"Data directory: everything that must outlive the process." default:"./headrace-data" type:"path"`
 
-	Replay       string `help:"Send recordings through the whole path: skab:DIR." placeholder:"FORM:DIR"`
-	Speed        string `help:"Plant seconds per second of a replay, or max." default:"1" placeholder:"N|max"`
+	Plant        string `help:"Simulated plant: demo, or demo:KEY=VALUE,… with seed, duration, faults, outage, duty; none for none." placeholder:"NAME"`
+	Replay       string `help:"Send recordings through the whole path: skab:DIR (slow sensors) or cwru:DIR (vibration)." placeholder:"FORM:DIR"`
+	Registry     string `help:"File of assets and sensors (YAML) that is loaded at start." placeholder:"FILE" type:"path"`
+	Speed        string `help:"Plant seconds per second of a plant or replay, or max." default:"1" placeholder:"N|max"`
 	Filters      string `help:"Filter set of the edges: default or none." enum:"default,none" default:"default"`
-	UntilDrained bool   `help:"End, with exit code 0, when every reading of the replay is where it ends."`
+	UntilDrained bool   `help:"End, with exit code 0, when every reading of the plant or replay is where it ends."`
 
 	ListenMQTT     string `name:"listen-mqtt" help:"Address for MQTT; port 0 chooses one." default:"127.0.0.1:1883" placeholder:"HOST:PORT"`
 	ListenKafka    string `name:"listen-kafka" help:"Address for Kafka clients." default:"127.0.0.1:9092" placeholder:"HOST:PORT"`
@@ -40,25 +42,34 @@ type common struct {
 
 type upCmd struct{ common }
 
+// defaultPlant is what up simulates when nothing else is named.
+const defaultPlant = "demo"
+
 // Help shows examples.
 func (upCmd) Help() string {
-	return `Starts MQTT broker, bridge, Kafka log, lake, live twin and page in one process, on loopback.
+	return `Starts a simulated plant, MQTT broker, bridge, Kafka log, lake, models, live twin and page in one process, on loopback.
 Ctrl-C stops it; the next start with the same --dir goes on where it was.
 
 Examples:
   headrace up
+  headrace up --plant demo:seed=7 --speed 4
+  headrace up --plant none
+  headrace up --replay cwru:recordings --speed max
   headrace up --replay skab:recordings --speed 60
   headrace up --replay skab:recordings --filters none --speed max --until-drained`
 }
 
-// Run runs every role until Ctrl-C or until the replay has drained.
+// Run runs every role until Ctrl-C or until the source has drained.
 func (c upCmd) Run(ctx context.Context, e *env) error {
+	if c.Plant == "" && c.Replay == "" {
+		c.Plant = defaultPlant
+	}
 	return c.start(ctx, e, roles.Options{Roles: roles.All()})
 }
 
 type runCmd struct {
 	common
-	Roles        []string      `help:"What this process does: edge, broker, bridge, spine, lake, http." required:"" placeholder:"ROLE,…"`
+	Roles        []string      `help:"What this process does: edge, broker, bridge, spine, lake, predict, http." required:"" placeholder:"ROLE,…"`
 	MQTT         []string      `name:"mqtt" help:"Outside MQTT brokers, tried in order." placeholder:"tcp://HOST:PORT,…"`
 	Kafka        []string      `name:"kafka" help:"Outside Kafka brokers." placeholder:"HOST:PORT,…"`
 	Lake         string        `help:"Folder of the lake, if several processes share one; its registry lies beside it." placeholder:"DIR" type:"path"`
@@ -68,7 +79,7 @@ type runCmd struct {
 // Help shows examples.
 func (runCmd) Help() string {
 	return `Examples:
-  headrace run --roles broker,bridge,spine,lake,http --dir centre
+  headrace run --roles broker,bridge,spine,lake,predict,http --dir centre
   headrace run --roles edge --replay skab:recordings --mqtt tcp://127.0.0.1:1883 --dir edge
   headrace run --roles lake --kafka 127.0.0.1:9092 --lake centre/lake --dir worker-2`
 }
@@ -94,6 +105,10 @@ func (c common) start(ctx context.Context, e *env, o roles.Options) (err error) 
 	o.Log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
 	o.ListenMQTT, o.ListenKafka, o.ListenHTTP = c.ListenMQTT, c.ListenKafka, c.ListenHTTP
 	o.AdvertiseKafka, o.Replay, o.Filters, o.UntilDrained = c.AdvertiseKafka, c.Replay, c.Filters, c.UntilDrained
+	o.RegistryFile = c.Registry
+	if c.Plant != "none" {
+		o.Plant = c.Plant
+	}
 	o.Version, o.Reached = version, reached()
 	o.Ready = func(r datadir.Run) { c.announce(e, o, r) }
 	if err := o.Check(); err != nil {
@@ -145,12 +160,16 @@ func (c common) announce(e *env, o roles.Options, r datadir.Run) {
 		}
 	}
 	fmt.Fprintf(&b, "  %-6s %s\n", "state", o.Dir.Path())
-	if o.Replay != "" {
+	if o.Replay != "" || o.Plant != "" {
 		speed := "as fast as it goes"
 		if o.Speed != roles.SpeedMax {
 			speed = fmt.Sprintf("%g plant seconds per second", o.Speed)
 		}
-		fmt.Fprintf(&b, "  %-6s %s, filters %s, %s\n", "replay", o.Replay, o.Filters, speed)
+		what, name := "replay", o.Replay
+		if o.Plant != "" {
+			what, name = "plant", o.Plant
+		}
+		fmt.Fprintf(&b, "  %-6s %s, filters %s, %s\n", what, name, o.Filters, speed)
 	}
 	if r.HTTP != "" {
 		fmt.Fprintf(&b, "  %-6s http://%s/\n", "page", r.HTTP)

@@ -30,6 +30,14 @@ type Edge struct {
 	Retried  int64 `json:"retried"` // sent again; beside the sums
 	Lost     int64 `json:"lost"`    // given back damaged by the edge's disk
 
+	// Waveform samples have their own line: taken from the source, let through,
+	// in messages that still wait, and in bronze.raw.
+	Samples         int64 `json:"samples"`
+	SamplesShipped  int64 `json:"samples_shipped"`
+	SamplesInFlight int64 `json:"samples_in_flight"`
+	Raw             int64 `json:"raw"`
+	RawDoubled      int64 `json:"raw_doubled"` // blocks of bronze.raw that stand there twice
+
 	// Between edge and table.
 	InFlight   int64 `json:"in_flight"`
 	Deadletter int64 `json:"deadletter"`
@@ -70,12 +78,14 @@ func (e *Edge) check() {
 		sum("edge", "emitted + derived + held = filtered + shipped + evicted",
 			e.Emitted+e.Derived+e.Held, e.Filtered+e.Shipped+e.Evicted)
 		sum("edge", "nothing was given back damaged by the disk", e.Lost, 0)
+		sum("spine", "samples shipped = bronze.raw + samples in flight", e.SamplesShipped, e.Raw+e.SamplesInFlight)
 		sum("spine", "shipped = bronze + open deadletter + in flight + lost", e.Shipped, e.Bronze+e.Deadletter+e.InFlight+e.Lost)
 	}
 	if !e.Remote || e.Bronze > 0 { // dead letters alone prove nothing of an edge that is not here
 		sum("spine", "no message number is skipped", e.Missing, 0)
 	}
 	sum("bronze", "no reading stands twice", e.Doubled, 0)
+	sum("bronze", "no block of samples stands twice", e.RawDoubled, 0)
 	sum("silver", "bronze = silver + open quarantine + dropped + duplicates + pending",
 		e.Bronze, e.Silver+e.Quarantined+e.Dropped+e.Duplicates+e.Pending)
 	sum("silver", "every duplicate has its twin in silver", e.Duplicates, e.Repeated)

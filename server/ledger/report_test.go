@@ -8,6 +8,7 @@ import (
 func TestConcludeNamesTheStation(t *testing.T) {
 	whole := Edge{
 		Edge: "s/e", Emitted: 10, Derived: 2, Held: 1, Filtered: 3, Shipped: 9, Evicted: 1,
+		Samples: 90, SamplesShipped: 50, Raw: 40, SamplesInFlight: 10,
 		Bronze: 7, InFlight: 1, Deadletter: 1, Silver: 3, Quarantined: 1, Dropped: 1, Duplicates: 1, Repeated: 1, Pending: 1,
 	}
 	for _, c := range []struct {
@@ -19,6 +20,8 @@ func TestConcludeNamesTheStation(t *testing.T) {
 		{"the filter lost one", func(e *Edge) { e.Filtered-- }, "s/e, edge: emitted"},
 		{"the disk lost one", func(e *Edge) { e.Lost, e.InFlight = 1, 0 }, "s/e, edge: nothing was given back damaged"},
 		{"the bridge lost one", func(e *Edge) { e.InFlight = 0 }, "s/e, spine: shipped"},
+		{"samples are lost", func(e *Edge) { e.Raw-- }, "s/e, spine: samples shipped"},
+		{"samples stand twice", func(e *Edge) { e.RawDoubled = 1 }, "s/e, bronze: no block"},
 		{"a number is skipped", func(e *Edge) { e.Missing = 1 }, "s/e, spine: no message number"},
 		{"bronze has one twice", func(e *Edge) { e.Doubled = 1 }, "s/e, bronze:"},
 		{"silver lost one", func(e *Edge) { e.Silver-- }, "s/e, silver: bronze ="},

@@ -13,7 +13,9 @@ import (
 	"github.com/headrace/headrace/edge/filter"
 	"github.com/headrace/headrace/edge/outbox"
 	"github.com/headrace/headrace/edge/source"
+	"github.com/headrace/headrace/edge/vibration"
 	"github.com/headrace/headrace/internal/mqttc"
+	"github.com/headrace/headrace/plant"
 	"github.com/headrace/headrace/signal"
 )
 
@@ -23,59 +25,111 @@ const floorBytes = 32 << 20
 // maxGap is the longest time without any event that a replay waits out.
 const maxGap = time.Hour
 
-// replay is what --replay named: recordings, and the clock that they share.
-type replay struct {
-	site       string
-	recordings []source.Recording
-	clock      *source.ReplayClock
+// feed is one edge and what it measures.
+type feed struct {
+	group, node string
+	what        string // "recording 0.csv", for errors
+	assets      []signal.Asset
+	start       func() (time.Time, error) // its first event
+	open        source.Opener
+	vibration   *vibration.Set
+	dial        mqttc.Dial // the way to the broker; nil is the machine's own
 }
 
-// openReplay finds the recordings and sets the plant's clock to the first event
-// that is still to come.
-func (p *process) openReplay(context.Context) error {
-	if p.Replay == "" {
+// feeds are the edges of --replay or --plant, and the clock that they share.
+type feeds struct {
+	site  string
+	edges []feed
+	clock *source.ReplayClock
+	plant *plant.Plant // nil under a replay
+}
+
+// openFeeds finds the recordings, or builds the plant, and sets the plant's
+// clock to the first event that is still to come.
+func (p *process) openFeeds(context.Context) error {
+	var f *feeds
+	var err error
+	switch {
+	case p.Replay != "":
+		f, err = p.recordings()
+	case p.Plant != "":
+		f, err = p.simulated()
+	default:
 		return nil
 	}
-	site, dir, err := source.ParseSpec(p.Replay)
 	if err != nil {
 		return err
 	}
-	r := &replay{site: site}
-	var leftOut []string
-	if r.recordings, leftOut, err = source.List(dir, site); err != nil {
+	start, err := p.resumesAt(f)
+	if err != nil {
 		return err
+	}
+	f.clock = source.NewReplayClock(source.ReplayOptions{Start: start, Speed: p.Speed, MaxGap: maxGap})
+	p.clock, p.feeds = f.clock, f
+	return nil
+}
+
+func (p *process) recordings() (*feeds, error) {
+	kind, dir, err := source.ParseSpec(p.Replay)
+	if err != nil {
+		return nil, err
+	}
+	list, leftOut, err := source.List(kind, dir)
+	if err != nil {
+		return nil, err
 	}
 	for _, line := range leftOut {
 		p.Log.Warn("not replayed: " + line)
 	}
-	start, err := p.resumesAt(r)
-	if err != nil {
-		return err
+	f := &feeds{site: kind}
+	set := vibration.None()
+	if kind == source.CWRU {
+		set = vibration.CWRU()
 	}
-	r.clock = source.NewReplayClock(source.ReplayOptions{Start: start, Speed: p.Speed, MaxGap: maxGap})
-	p.clock, p.replay = r.clock, r
-	return nil
+	for _, rec := range list {
+		f.edges = append(f.edges, feed{
+			group: kind, node: rec.Node, what: "recording " + filepath.Base(rec.File), assets: []signal.Asset{rec.Asset},
+			start: rec.Start, open: rec.Open, vibration: set,
+		})
+	}
+	return f, nil
 }
 
-func (p *process) edgeDir(r *replay, rec source.Recording) string {
-	return p.Dir.Path("edges", r.site, rec.Node)
+func (p *process) simulated() (*feeds, error) {
+	cfg, err := plant.Parse(p.Plant)
+	if err != nil {
+		return nil, err
+	}
+	sim, err := plant.Open(cfg, p.Dir.Path("plant"), func() time.Time { return p.clock.Now() })
+	if err != nil {
+		return nil, err
+	}
+	f := &feeds{site: sim.Site(), plant: sim}
+	for _, e := range sim.Edges() {
+		f.edges = append(f.edges, feed{
+			group: sim.Site(), node: e.Node, what: "plant " + p.Plant, assets: e.Assets,
+			start: func() (time.Time, error) { return sim.Start(), nil },
+			open:  e.Open, vibration: e.Vibration, dial: e.Dial,
+		})
+	}
+	return f, nil
 }
 
-// resumesAt is the earliest of the recordings' starts, those left out that an
+// resumesAt is the earliest of the feeds' starts, those left out that an
 // earlier run has read to the end.
-func (p *process) resumesAt(r *replay) (time.Time, error) {
+func (p *process) resumesAt(f *feeds) (time.Time, error) {
 	var first, last time.Time
-	for _, rec := range r.recordings {
-		start, err := rec.Start()
+	for _, e := range f.edges {
+		start, err := e.start()
 		if err != nil {
 			return first, err
 		}
 		if start.After(last) {
 			last = start
 		}
-		st, err := outbox.ReadState(edge.OutboxDir(p.edgeDir(r, rec)))
+		st, err := outbox.ReadState(edge.OutboxDir(p.edgeDir(e.group, e.node)))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return first, fmt.Errorf("edge %s of recording %s: %w", rec.Node, filepath.Base(rec.File), err)
+			return first, fmt.Errorf("edge %s of %s: %w", e.node, e.what, err)
 		}
 		if err == nil && st.SourceEnded {
 			continue
@@ -90,18 +144,20 @@ func (p *process) resumesAt(r *replay) (time.Time, error) {
 	return first, nil
 }
 
-// startEdges starts an agent for each recording, and for each outbox that still
-// holds something of a recording that is not there any more.
+func (p *process) edgeDir(group, node string) string { return p.Dir.Path("edges", group, node) }
+
+// startEdges starts an agent for each feed, and for each outbox that still
+// holds something of a feed that is not there any more.
 func (p *process) startEdges(context.Context) error {
 	agents, err := p.leftAgents()
 	if err != nil {
 		return err
 	}
-	if r := p.replay; r != nil {
-		for _, rec := range r.recordings {
-			agent, err := p.agent(r.site, rec.Node, rec.Open, r.clock.Join())
+	if p.feeds != nil {
+		for _, e := range p.feeds.edges {
+			agent, err := p.agent(e, p.feeds.clock.Join())
 			if err != nil {
-				return fmt.Errorf("edge %s of recording %s: %w", rec.Node, filepath.Base(rec.File), err)
+				return fmt.Errorf("edge %s of %s: %w", e.node, e.what, err)
 			}
 			agents = append(agents, agent)
 		}
@@ -115,18 +171,19 @@ func (p *process) startEdges(context.Context) error {
 	return nil
 }
 
-func (p *process) agent(group, node string, open source.Opener, pace *source.Member) (*edge.Agent, error) {
+func (p *process) agent(e feed, pace *source.Member) (*edge.Agent, error) {
 	set, err := filter.ByName(p.Filters)
 	if err != nil {
 		return nil, err
 	}
 	return edge.New(edge.Options{
-		Dir:        p.Dir.Path("edges", group, node),
-		Group:      group,
-		Node:       node,
-		Open:       open,
+		Dir:        p.edgeDir(e.group, e.node),
+		Group:      e.group,
+		Node:       e.node,
+		Open:       e.open,
 		Filter:     set,
-		MQTT:       mqttc.Config{Addresses: p.mqtt},
+		Vibration:  e.vibration,
+		MQTT:       mqttc.Config{Addresses: p.mqtt, Dial: e.dial},
 		Clock:      p.clock,
 		Pace:       pace,
 		FloorBytes: floorBytes,
@@ -135,7 +192,7 @@ func (p *process) agent(group, node string, open source.Opener, pace *source.Mem
 	})
 }
 
-// leftAgents are the agents of outboxes without a recording.
+// leftAgents are the agents of outboxes without a feed.
 func (p *process) leftAgents() ([]*edge.Agent, error) {
 	if len(p.mqtt) == 0 {
 		return nil, nil
@@ -147,7 +204,7 @@ func (p *process) leftAgents() ([]*edge.Agent, error) {
 	var out []*edge.Agent
 	for _, dir := range dirs {
 		group, node := filepath.Base(filepath.Dir(dir)), filepath.Base(dir)
-		if p.replay != nil && p.replay.has(group, node) {
+		if p.feeds != nil && p.feeds.has(group, node) {
 			continue
 		}
 		st, err := outbox.ReadState(edge.OutboxDir(dir))
@@ -157,8 +214,8 @@ func (p *process) leftAgents() ([]*edge.Agent, error) {
 		if len(st.Unacked) == 0 {
 			continue
 		}
-		p.Log.Warn("an edge without a recording still has readings; they are sent", "edge", group+"/"+node, "messages", len(st.Unacked))
-		agent, err := p.agent(group, node, source.Gone, nil)
+		p.Log.Warn("an edge without a source still has readings; they are sent", "edge", group+"/"+node, "messages", len(st.Unacked))
+		agent, err := p.agent(feed{group: group, node: node, open: source.Gone}, nil)
 		if err != nil {
 			return nil, fmt.Errorf("edge %s/%s: %w", group, node, err)
 		}
@@ -167,16 +224,15 @@ func (p *process) leftAgents() ([]*edge.Agent, error) {
 	return out, nil
 }
 
-// has tells whether the replay has the edge's recording.
-func (r *replay) has(group, node string) bool {
-	return group == r.site && slices.ContainsFunc(r.recordings, func(rec source.Recording) bool { return rec.Node == node })
+func (f *feeds) has(group, node string) bool {
+	return slices.ContainsFunc(f.edges, func(e feed) bool { return e.group == group && e.node == node })
 }
 
-// assets lists what the recordings are of.
-func (r *replay) assets() []signal.Asset {
-	out := make([]signal.Asset, 0, len(r.recordings))
-	for _, rec := range r.recordings {
-		out = append(out, rec.Asset)
+// assets lists what the edges measure.
+func (f *feeds) assets() []signal.Asset {
+	var out []signal.Asset
+	for _, e := range f.edges {
+		out = append(out, e.assets...)
 	}
 	return out
 }

@@ -8,14 +8,16 @@ import (
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/lake/medallion"
 	"github.com/headrace/headrace/lake/pipeline"
+	"github.com/headrace/headrace/signal"
 	"github.com/headrace/headrace/twin/registry"
 )
 
 // lakeGroup is the consumer group in which lake workers share the spine.
 const lakeGroup = "headrace.lake"
 
-// openRegistry opens the authority on assets and sensors, and tells it of the
-// assets that a replay brings.
+// openRegistry opens the authority on assets and sensors, and tells it what
+// --registry says and what a plant or replay brings. What somebody has
+// described goes before what is shipped.
 func (p *process) openRegistry(ctx context.Context) error {
 	if p.registry != nil {
 		return nil
@@ -26,13 +28,37 @@ func (p *process) openRegistry(ctx context.Context) error {
 	}
 	p.registry = reg
 	p.stack.onStop("registry", reg.Close)
-	if p.replay == nil {
+	if p.RegistryFile != "" {
+		if _, err := reg.LoadFile(ctx, p.RegistryFile); err != nil {
+			return err
+		}
+	}
+	if p.feeds == nil {
 		return nil
 	}
-	if _, err := reg.ApplyReplay(ctx, p.replay.site, p.replay.assets()); err != nil {
+	if p.feeds.plant != nil {
+		return p.registerPlant(ctx)
+	}
+	if _, err := reg.ApplyReplay(ctx, p.feeds.site, p.feeds.assets()); err != nil {
 		return fmt.Errorf("registering the assets of %s: %w", p.Replay, err)
 	}
 	return nil
+}
+
+// registerPlant loads the plant's own file, once: what is corrected later stays.
+func (p *process) registerPlant(ctx context.Context) error {
+	snap, err := p.registry.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	at := signal.MicrosOf(p.feeds.plant.Start())
+	for _, a := range p.feeds.assets() {
+		if m, ok := snap.Asset(a, at); ok && m.Claimed {
+			return nil
+		}
+	}
+	_, err = p.registry.Load(ctx, "plant "+p.Plant, p.feeds.plant.Registry())
+	return err
 }
 
 func (p *process) startLake(ctx context.Context) error {

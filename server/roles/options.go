@@ -10,6 +10,7 @@ import (
 
 	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/internal/strictyaml"
+	"github.com/headrace/headrace/plant"
 	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/signal"
 )
@@ -24,11 +25,14 @@ const (
 	Bridge Role = "bridge" // MQTT to Kafka
 	Spine  Role = "spine"  // the embedded Kafka log
 	Lake   Role = "lake"   // bronze, silver, gold
-	HTTP   Role = "http"   // API, live updates, page
+	// Predict computes features, learns and scores models, raises alerts and
+	// writes work orders. One process of a lake has it.
+	Predict Role = "predict"
+	HTTP    Role = "http" // API, live updates, page
 )
 
 // All lists every role.
-func All() []Role { return []Role{Edge, Broker, Bridge, Spine, Lake, HTTP} }
+func All() []Role { return []Role{Edge, Broker, Bridge, Spine, Lake, Predict, HTTP} }
 
 // Parse reads a list of role names.
 func Parse(names []string) ([]Role, error) {
@@ -69,7 +73,9 @@ type Options struct {
 	Kafka []string // outside Kafka (host:port); empty: the spine of this process
 	Lake  string   // folder of the lake; "" is lake in Dir
 
-	Replay       string  // "skab:DIR", "" none
+	Plant        string  // the simulated plant, "demo:seed=7"; "" none
+	Replay       string  // "skab:DIR" or "cwru:DIR", "" none
+	RegistryFile string  // YAML of assets that is loaded at start, "" none
 	Speed        float64 // plant seconds per second; SpeedMax follows event time
 	Filters      string  // "none" or "default"
 	UntilDrained bool
@@ -89,21 +95,33 @@ const SpeedMax = 0
 
 func (o *Options) has(r Role) bool { return slices.Contains(o.Roles, r) }
 
+// ends tells whether the source has an end.
+func (o *Options) ends() bool {
+	if o.Plant == "" {
+		return o.Replay != ""
+	}
+	cfg, err := plant.Parse(o.Plant)
+	return err == nil && cfg.Duration > 0
+}
+
 // Check finds what cannot work before anything starts.
 func (o *Options) Check() error {
-	needsMQTT := o.has(Edge) && o.Replay != "" || o.has(Bridge)
+	hasSource := o.Replay != "" || o.Plant != ""
+	needsMQTT := o.has(Edge) && hasSource || o.has(Bridge)
 	needsKafka := o.has(Bridge) || o.has(Lake)
 	switch {
 	case needsMQTT && !o.has(Broker) && len(o.MQTT) == 0:
 		return fmt.Errorf("the roles edge and bridge need an MQTT broker; add the role broker, or name one with --mqtt tcp://HOST:PORT")
 	case needsKafka && !o.has(Spine) && len(o.Kafka) == 0:
 		return fmt.Errorf("the roles bridge and lake need Kafka; add the role spine, or name one with --kafka HOST:PORT")
-	case o.has(Edge) && o.Replay == "" && len(o.Roles) == 1:
-		return fmt.Errorf("the role edge has no source; name one with --replay skab:DIR")
-	case o.Replay != "" && !o.has(Edge):
-		return fmt.Errorf("--replay needs the role edge")
-	case o.UntilDrained && o.Replay == "":
-		return fmt.Errorf("--until-drained needs something that ends; add --replay skab:DIR")
+	case o.Replay != "" && o.Plant != "":
+		return fmt.Errorf("--plant and --replay are two plants; give one of them")
+	case o.has(Edge) && !hasSource && len(o.Roles) == 1:
+		return fmt.Errorf("the role edge has no source; name one with --replay skab:DIR or --plant demo")
+	case hasSource && !o.has(Edge):
+		return fmt.Errorf("--replay and --plant need the role edge")
+	case o.UntilDrained && !o.ends():
+		return fmt.Errorf("--until-drained needs something that ends; add --replay skab:DIR, or give the plant a duration: --plant demo:duration=10m")
 	case o.UntilDrained && !o.has(Lake):
 		return fmt.Errorf("--until-drained needs the role lake: a reading ends in its tables")
 	}
@@ -121,6 +139,14 @@ func (o *Options) Check() error {
 		if _, _, err := source.ParseSpec(o.Replay); err != nil {
 			return err
 		}
+	}
+	if o.Plant != "" {
+		if _, err := plant.Parse(o.Plant); err != nil {
+			return err
+		}
+	}
+	if o.RegistryFile != "" && !o.has(Lake) && !o.has(Predict) && !o.has(HTTP) {
+		return fmt.Errorf("--registry needs one of the roles lake, predict and http, which have the registry")
 	}
 	for _, l := range []struct {
 		role             Role

@@ -52,7 +52,8 @@ type process struct {
 	lake     *pipeline.Worker
 	duck     *duck.DB
 	twin     *state.Twin
-	replay   *replay
+	feeds    *feeds
+	predict  *maintenance
 
 	rest resting
 
@@ -88,10 +89,11 @@ func (p *process) live(ctx context.Context) (drained bool, err error) {
 		role  Role
 		start func(context.Context) error
 	}{
-		{Edge, p.openReplay}, // first: its recordings set the plant's clock
+		{Edge, p.openFeeds}, // first: they set the plant's clock
 		{Spine, p.startSpine},
 		{Broker, p.startBroker},
 		{Lake, p.startLake},
+		{Predict, p.startPredict},
 		{Bridge, p.startBridge},
 		{HTTP, p.startHTTP},
 		{Edge, p.startEdges},
@@ -143,7 +145,7 @@ func (p *process) wait(ctx context.Context) (drained bool, err error) {
 	}
 }
 
-// drained tells whether every reading of the replay is where it ends.
+// drained tells whether every reading of the feeds is where it ends.
 func (p *process) drained(ctx context.Context) (bool, error) {
 	p.mu.Lock()
 	agents := p.agents
@@ -153,7 +155,10 @@ func (p *process) drained(ctx context.Context) (bool, error) {
 			return false, nil
 		}
 	}
-	return p.lake.Drained(ctx)
+	if done, err := p.lake.Drained(ctx); err != nil || !done {
+		return false, err
+	}
+	return p.predict.drained(ctx)
 }
 
 // counters gathers what every station has counted.
@@ -184,6 +189,9 @@ func (p *process) counters() []signal.Counter {
 	}
 	if p.lake != nil {
 		out = append(out, p.lake.Counters()...)
+	}
+	if p.predict != nil {
+		out = append(out, p.predict.worker.Counters()...)
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/headrace/headrace/internal/kafkac"
@@ -124,7 +125,7 @@ func ensureTopics(ctx context.Context, cfg kafkac.Config) error {
 const trimEvery = 2 * time.Second
 
 // trimming lets the spine forget what bronze has committed, whichever worker in
-// whichever process it was.
+// whichever process it was. Each topic has one bronze table that reads it.
 func (p *process) trimming(ctx context.Context) error {
 	admin, err := kafkac.NewAdmin(kafkac.Config{Brokers: p.kafka, ClientID: "headrace-trim", Log: p.Log.With("station", "spine")})
 	if err != nil {
@@ -133,45 +134,67 @@ func (p *process) trimming(ctx context.Context) error {
 	defer admin.Close()
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()
-	var bronze *delta.Table
-	var topics map[string]kafkac.Topic
+	trims := []*trim{
+		{table: "bronze.readings", topics: []string{record.TopicReadings, record.TopicEvents}},
+		{table: "bronze.raw", topics: []string{record.TopicRaw}},
+	}
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
-		err := func() (err error) {
-			if bronze == nil {
-				if bronze, err = delta.Open(ctx, filepath.Join(p.lakeDir(), "bronze", "readings"), delta.Options{}); err != nil {
-					bronze = nil
-					return err
-				}
-			}
-			if topics == nil {
-				if topics, err = admin.Topics(ctx, record.TopicReadings, record.TopicEvents); err != nil {
-					return err
-				}
-			}
-			snap, err := bronze.Refresh(ctx)
-			if err != nil {
-				return err
-			}
-			committed := map[kafkac.TopicPartition]int64{}
-			for name, t := range topics {
-				for i := range int32(t.Partitions) {
-					if next := snap.Txn(pipeline.BronzeTxn(t.ID, i)); next > 0 {
-						committed[kafkac.TopicPartition{Topic: name, Partition: i}] = next
-					}
-				}
-			}
-			return p.log.Trim(ctx, committed)
-		}()
-		// Without a lake there is nothing to trim by; the floor of free space holds.
-		if err != nil && ctx.Err() == nil && !errors.Is(err, delta.ErrNotTable) {
+		committed := map[kafkac.TopicPartition]int64{}
+		var errs []error
+		for _, t := range trims {
+			errs = append(errs, t.committed(ctx, p.lakeDir(), admin, committed))
+		}
+		err := errors.Join(append(errs, p.log.Trim(ctx, committed))...)
+		if err != nil && ctx.Err() == nil {
 			p.Log.Warn("trimming the spine", "error", err)
 		}
 	}
+}
+
+// trim is a bronze table and what it reads.
+type trim struct {
+	table  string
+	topics []string
+	open   *delta.Table
+	ids    map[string]kafkac.Topic
+}
+
+// committed adds how far the table is in each partition. Without a lake there
+// is nothing to trim by; the floor of free space holds.
+func (t *trim) committed(ctx context.Context, lake string, admin *kafkac.Admin, to map[kafkac.TopicPartition]int64) (err error) {
+	if t.open == nil {
+		schema, name, _ := strings.Cut(t.table, ".")
+		table, err := delta.Open(ctx, filepath.Join(lake, schema, name), delta.Options{})
+		if errors.Is(err, delta.ErrNotTable) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		t.open = table
+	}
+	if t.ids == nil {
+		if t.ids, err = admin.Topics(ctx, t.topics...); err != nil {
+			return err
+		}
+	}
+	snap, err := t.open.Refresh(ctx)
+	if err != nil {
+		return err
+	}
+	for name, topic := range t.ids {
+		for i := range int32(topic.Partitions) {
+			if next := snap.Txn(pipeline.BronzeTxn(t.table, topic.ID, i)); next > 0 {
+				to[kafkac.TopicPartition{Topic: name, Partition: i}] = next
+			}
+		}
+	}
+	return nil
 }
 
 // OpenSpine opens the spine of a data directory that no process uses, to read it.

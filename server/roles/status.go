@@ -25,8 +25,8 @@ func (p *process) status() server.Status {
 	ready, agents, twinErr, run := p.ready, p.agents, p.twinErr, p.run
 	p.mu.Unlock()
 	s := server.Status{Ready: ready, Speed: 1, Version: p.Version, Roles: run.Roles, Addresses: addresses(run)}
-	drained := p.replay != nil && p.lake != nil
-	if p.replay != nil {
+	drained := p.feeds != nil && p.lake != nil
+	if p.feeds != nil {
 		s.Speed = p.Speed
 	}
 	offline := 0
