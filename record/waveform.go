@@ -9,6 +9,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/headrace/headrace/signal"
 )
 
 // The formats of a waveform's samples: little-endian IEEE singles, or 16-bit
@@ -53,6 +55,19 @@ func (w *Waveform) Floats(dst []float64) []float64 {
 		dst[i] = float64(math.Float32frombits(binary.LittleEndian.Uint32(w.Samples[4*i:])))
 	}
 	return dst
+}
+
+// Samples is how many samples a batch carries; a block that cannot be read has
+// none.
+func Samples(b *signal.Batch) uint64 {
+	var w Waveform
+	n := uint64(0)
+	for i := range b.Readings {
+		if v := b.Readings[i].Value; v.Kind == signal.Wave && DecodeWaveform([]byte(v.Text), &w) == nil {
+			n += uint64(w.Len())
+		}
+	}
+	return n
 }
 
 func sampleBytes(format string) int {

@@ -216,6 +216,9 @@ func (n *EdgeNode) Data(out []Message, now signal.Micros, b *signal.Batch) ([]Me
 		}
 		if !s.known || r.EventTime >= s.held.EventTime {
 			s.known, s.held = true, *r
+			if r.Value.Kind == signal.Wave {
+				s.held.Value = signal.Value{} // a birth declares a channel and repeats no samples
+			}
 		}
 	}
 	n.trimTimes()
@@ -256,7 +259,7 @@ func (n *EdgeNode) Held(now signal.Micros, asset signal.Asset) (m Message, ok bo
 	n.body = Body{SessionBoot: n.cfg.SessionBoot, Birth: d.birth, Idle: true, SubMilli: n.body.SubMilli[:0], AliveAfter: n.body.AliveAfter[:0]}
 	for i := range d.sensors {
 		s := &d.sensors[i]
-		if !s.known || s.held.Value.Kind != signal.Null && typeOf(s.held.Value.Kind) != s.datatype {
+		if !s.known || s.datatype == TypeBytes || s.held.Value.Kind != signal.Null && typeOf(s.held.Value.Kind) != s.datatype {
 			continue
 		}
 		m := n.metric(&s.held)
@@ -416,6 +419,8 @@ func (n *EdgeNode) metric(r *signal.Reading) *Metric {
 		m.Value = Bool(r.Value.Number != 0)
 	case signal.Text:
 		m.Value = String(r.Value.Text)
+	case signal.Wave:
+		m.Value = Value{Field: FieldBytes, Text: r.Value.Text}
 	default:
 		m.Null = true
 	}
@@ -447,6 +452,8 @@ func typeOf(k signal.Kind) DataType {
 		return TypeBoolean
 	case signal.Text:
 		return TypeString
+	case signal.Wave:
+		return TypeBytes
 	}
 	return TypeDouble
 }

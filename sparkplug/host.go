@@ -464,6 +464,9 @@ func (h *HostSession) reading(i int, m *Metric, def hostMetric) (signal.Reading,
 			t = def.datatype
 		}
 		v, _, ok := scalar(t, m.Value)
+		if t == TypeBytes && m.Value.Field == FieldBytes {
+			v, ok = signal.WaveValue(m.Value.Text), true
+		}
 		if !ok {
 			return r, fmt.Errorf("metric %d: %s has no value of type %d", i, def.sensor, t)
 		}

@@ -57,13 +57,15 @@ func drawReading(t *rapid.T, sensors []string) signal.Reading {
 	if rapid.Bool().Draw(t, "held") {
 		r.AliveAt = signal.Micros(rapid.Int64().Draw(t, "alive"))
 	}
-	switch rapid.IntRange(0, 3).Draw(t, "kind") {
+	switch rapid.IntRange(0, 4).Draw(t, "kind") {
 	case 1:
 		r.Value = signal.NumberValue(rapid.OneOf(rapid.Float64(), rapid.SampledFrom([]float64{math.NaN(), math.Inf(1), math.Copysign(0, -1)})).Draw(t, "number"))
 	case 2:
 		r.Value = signal.BoolValue(rapid.Bool().Draw(t, "bool"))
 	case 3:
 		r.Value = signal.TextValue(rapid.String().Draw(t, "text"))
+	case 4:
+		r.Value = signal.WaveValue(string(rapid.SliceOf(rapid.Byte()).Draw(t, "block")))
 	}
 	return r
 }

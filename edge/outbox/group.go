@@ -23,6 +23,11 @@ type Counters struct {
 	Evicted  uint64 // given up because the outbox was full
 	Retried  uint64 // sent again; not part of the sum
 	Lost     uint64 // of Shipped: unacknowledged when the disk gave them back damaged
+
+	// Waveforms have their own line, in samples; streams of class raw are in
+	// none of the sums above.
+	Samples        uint64 // taken from the source
+	SamplesShipped uint64 // in messages of this outbox, acknowledged or not
 }
 
 // Check tells whether the sum holds: what came in went out, or is counted.
@@ -32,16 +37,19 @@ func (c Counters) Check() error {
 		return fmt.Errorf("emitted %d + derived %d + held %d is not filtered %d + shipped %d + evicted %d",
 			c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted)
 	}
+	if c.SamplesShipped > c.Samples {
+		return fmt.Errorf("samples shipped %d are more than were taken, %d", c.SamplesShipped, c.Samples)
+	}
 	return nil
 }
 
 func (c Counters) list() []uint64 {
-	return []uint64{c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted, c.Retried, c.Lost}
+	return []uint64{c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted, c.Retried, c.Lost, c.Samples, c.SamplesShipped}
 }
 
 func countersOf(v []uint64) Counters {
-	v = append(v, make([]uint64, 8)...)
-	return Counters{v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]}
+	v = append(v, make([]uint64, 10)...)
+	return Counters{v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9]}
 }
 
 // group is the payload of one frame.

@@ -77,6 +77,8 @@ type Commit struct {
 	SourceEnded bool
 	// What was counted since the commit before, in readings.
 	Emitted, Derived, Held, Filtered uint64
+	// The same of waveforms, in samples: taken, and in the messages of class raw.
+	Samples, SamplesShipped uint64
 }
 
 // Ticket is the fate of one commit.
@@ -245,7 +247,7 @@ func (o *Outbox) Begin(ctx context.Context, c Commit) (*Ticket, error) {
 		if len(m.Readings) == 0 || m.Stream == "" {
 			return nil, fmt.Errorf("appending to outbox %s: message %d has no stream or no readings", o.opt.Dir, i)
 		}
-		p.readings += uint64(len(m.Readings))
+		p.readings += readingsOf(m)
 	}
 	if in, out := c.Emitted+c.Derived+c.Held, c.Filtered+p.readings; in != out {
 		return nil, fmt.Errorf("appending to outbox %s: emitted %d + derived %d + held %d is not filtered %d + shipped %d",
@@ -300,7 +302,7 @@ func (o *Outbox) freeze(p *pending) error {
 		number := o.index.stream(m.Stream)
 		s := o.index.streams[number]
 		begun = append(begun, undo{s, s.n})
-		f := frozen{stream: m.Stream, seq: seq, readings: uint64(len(m.Readings)), from: earliest(m.Readings)}
+		f := frozen{stream: m.Stream, seq: seq, readings: readingsOf(m), from: earliest(m.Readings)}
 		// Edge and boot stand once in the frame and the segment.
 		m.Edge, m.Boot, m.Seq, m.N = "", "", seq, s.n
 		m.CompleteTo = f.from
@@ -336,6 +338,15 @@ func (o *Outbox) freeze(p *pending) error {
 	o.nextSeq = seq
 	p.commit.Messages = nil
 	return nil
+}
+
+// readingsOf is how many readings a message counts for: waveforms are counted
+// in samples.
+func readingsOf(m *signal.Batch) uint64 {
+	if _, class := m.Stream.Split(); class == signal.Raw {
+		return 0
+	}
+	return uint64(len(m.Readings))
 }
 
 // earliest is the time from which a message speaks: its earliest proof of

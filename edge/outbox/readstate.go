@@ -29,6 +29,7 @@ type State struct {
 type Unacked struct {
 	signal.Origin
 	Readings int
+	Samples  uint64 // of a message of class raw
 }
 
 // Drained tells whether the source has ended and every message of it is
@@ -69,7 +70,7 @@ func readState(fsys FS, dir string) (st State, err error) {
 				return State{}, fmt.Errorf("reading outbox %s: message %d of boot %s: %w", dir, seq, b.name, err)
 			}
 			batch.Edge, batch.Boot = l.edge, b.name
-			st.Unacked = append(st.Unacked, Unacked{batch.Origin, int(p.readings)})
+			st.Unacked = append(st.Unacked, Unacked{batch.Origin, int(p.readings), record.Samples(&batch)})
 		}
 	}
 	return st, nil

@@ -259,6 +259,8 @@ func (o *Outbox) after(take []*pending) state {
 		st.counters.Held += c.Held
 		st.counters.Filtered += c.Filtered
 		st.counters.Shipped += p.readings
+		st.counters.Samples += c.Samples
+		st.counters.SamplesShipped += c.SamplesShipped
 		st.streams = append(st.streams, c.Seen...)
 	}
 	return st
