@@ -2,16 +2,21 @@ package edge
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/edge/egress"
 	"github.com/headrace/headrace/edge/filter"
 	"github.com/headrace/headrace/edge/outbox"
 	"github.com/headrace/headrace/edge/source"
+	"github.com/headrace/headrace/edge/vibration"
 	"github.com/headrace/headrace/internal/mqttc"
 	"github.com/headrace/headrace/signal"
 )
@@ -40,6 +45,9 @@ type Options struct {
 
 	Open   source.Opener
 	Filter *filter.Set
+	// Vibration says what is made of waveforms; nil makes nothing, and keeps none.
+	Vibration *vibration.Set
+	RingBytes int64 // of the ring of waveforms
 	// Pace has the source deliver by the plant's clock; nil takes what comes.
 	Pace *source.Member
 	// Clock is the plant's.
@@ -74,6 +82,7 @@ type Agent struct {
 	log    *slog.Logger
 	outbox *outbox.Outbox
 	pub    *publisher
+	meter  *egress.Meter
 
 	mu      sync.Mutex
 	figures []signal.Counter // the source's
@@ -85,7 +94,7 @@ type Agent struct {
 // New opens the outbox. Every agent must be run, or closed.
 func New(opt Options) (*Agent, error) {
 	setDefaults(&opt)
-	a := &Agent{opt: opt, log: opt.Log.With("edge", opt.Group+"/"+opt.Node), ended: make(chan struct{}), drained: make(chan struct{})}
+	a := &Agent{opt: opt, log: opt.Log.With("edge", opt.Group+"/"+opt.Node), meter: egress.NewMeter(), ended: make(chan struct{}), drained: make(chan struct{})}
 	if err := a.open(); err != nil {
 		if opt.Pace != nil {
 			opt.Pace.End()
@@ -138,7 +147,28 @@ func setDefaults(o *Options) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Vibration == nil {
+		o.Vibration = vibration.None()
+	}
 }
+
+// config is the content hash of all that decides what leaves.
+func (o *Options) config() string {
+	if o.Vibration.Hash() == "" {
+		return o.Filter.Hash()
+	}
+	sum := sha256.Sum256([]byte(o.Filter.Hash() + "/" + o.Vibration.Hash()))
+	return hex.EncodeToString(sum[:8])
+}
+
+// derived tells whether a sensor's name is of something made of a waveform.
+func (o *Options) derived(asset signal.Asset, sensor string) bool {
+	channel, _, dotted := strings.Cut(sensor, ".")
+	return dotted && o.Vibration.Matches(asset, channel)
+}
+
+// Egress is what was sent since the start, against what raw data would be.
+func (a *Agent) Egress() egress.Report { return a.meter.Report() }
 
 // Run works until ctx ends, which is no error, or until the source or the disk
 // fails. It says goodbye to the broker, makes durable what was taken from the
@@ -246,6 +276,8 @@ func (a *Agent) Counters() []signal.Counter {
 	add("filtered", int64(s.Filtered))
 	add("shipped", int64(s.Shipped))
 	add("evicted", int64(s.Evicted))
+	add("samples", int64(s.Samples))
+	add("samples_shipped", int64(s.SamplesShipped))
 	add("retried", int64(s.Retried))
 	add("lost", int64(s.Lost))
 	add("in_flight_now", int64(s.WaitingReadings))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/headrace/headrace/edge/filter"
@@ -24,7 +25,7 @@ const (
 )
 
 // intake goes from the source to the outbox until the source's end.
-func (a *Agent) intake(ctx context.Context) error {
+func (a *Agent) intake(ctx context.Context) (err error) {
 	position, state, ended := a.outbox.Position()
 	src, err := a.opt.Open(position, a.log)
 	if err != nil {
@@ -41,7 +42,12 @@ func (a *Agent) intake(ctx context.Context) error {
 			a.opt.Pace.Resume(r.Reached())
 		}
 	}
-	p := &packer{a: a, src: src, filter: f, streams: map[signal.Stream]int{}, ended: ended}
+	w, err := a.openWaves(state)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	p := &packer{a: a, src: src, filter: f, waves: w, streams: map[signal.Stream]int{}, ended: ended}
 	a.setFigures(src)
 	return p.run(ctx)
 }
@@ -58,13 +64,17 @@ type packer struct {
 	a      *Agent
 	src    source.Source
 	filter *filter.Filter
+	waves  *waves
 	ended  bool // the outbox knows that the source has ended
 
 	// The pack: messages of one commit, one per stream.
 	messages []signal.Batch
 	seen     []outbox.Progress
 	streams  map[signal.Stream]int // place in messages and seen
-	taken    int
+	taken    int // readings
+	derived  int // of waveforms
+	samples  uint64
+	shipped  uint64 // samples
 	sent     int
 	bytes    int // of what is sent, roughly
 	tally    filter.Tally
@@ -130,7 +140,7 @@ func (p *packer) next(ctx context.Context) (source.Chunk, error) {
 
 // until is ctx, ended when the pack is due.
 func (p *packer) until(ctx context.Context) context.Context {
-	if p.taken == 0 {
+	if p.empty() {
 		return ctx
 	}
 	if p.due == nil {
@@ -143,38 +153,66 @@ func (p *packer) until(ctx context.Context) context.Context {
 	return p.due
 }
 
-// add filters a chunk into the pack.
+func (p *packer) empty() bool { return p.taken == 0 && p.samples == 0 }
+
+// add takes a chunk into the pack.
 func (p *packer) add(chunk source.Chunk) error {
-	if p.taken == 0 {
+	if p.empty() {
 		p.since = time.Now()
 	}
+	before := p.sent
 	for i := range chunk.Samples {
 		s := &chunk.Samples[i]
 		if site, _, _ := s.Asset.Split(); site != p.a.opt.Group {
 			return fmt.Errorf("the source delivered asset %s, which is not of site %s", s.Asset, p.a.opt.Group)
 		}
-		stream := signal.NewStream(s.Asset, s.Class)
-		k, ok := p.streams[stream]
-		if !ok {
-			k = len(p.messages)
-			p.streams[stream] = k
-			p.messages = append(p.messages, signal.Batch{Origin: signal.Origin{Stream: stream, Config: p.a.opt.Filter.Hash()}})
-			p.seen = append(p.seen, outbox.Progress{Stream: stream})
+		if s.Class == signal.Raw {
+			if err := p.addWave(s); err != nil {
+				return err
+			}
+			continue
 		}
-		p.seen[k].SeenTo = max(p.seen[k].SeenTo, s.Reading.EventTime, s.Reading.AliveAt)
-		p.taken++
-		p.out = p.filter.Apply(p.out[:0], s.Asset, s.Reading, &p.tally)
-		p.messages[k].Readings = append(p.messages[k].Readings, p.out...)
-		if len(p.out) > 0 && p.sent == 0 && p.due != nil {
-			p.stop() // what is sent may not wait as long as what is not
-			p.due = nil
-		}
-		p.sent += len(p.out)
-		for _, r := range p.out {
-			p.bytes += readingBytes + len(r.Sensor) + len(r.Value.Text) + len(r.Rescued)
-		}
+		p.addReading(s)
+	}
+	if before == 0 && p.sent > 0 && p.due != nil {
+		p.stop() // what is sent may not wait as long as what is not
+		p.due = nil
 	}
 	return nil
+}
+
+// addReading filters a reading into the pack.
+func (p *packer) addReading(s *source.Sample) {
+	k := p.message(signal.NewStream(s.Asset, s.Class))
+	p.seen[k].SeenTo = max(p.seen[k].SeenTo, s.Reading.EventTime, s.Reading.AliveAt)
+	p.taken++
+	p.waves.stage.Reading(s.Asset, &s.Reading)
+	p.out = p.filter.Apply(p.out[:0], s.Asset, s.Reading, &p.tally)
+	sent := slices.ContainsFunc(p.out, func(r signal.Reading) bool { return r.EventTime == s.Reading.EventTime })
+	p.a.meter.Taken(s.Asset, s.Class, &s.Reading, sent, p.a.opt.Filter.Deadband(s.Reading.Sensor, s.Reading.Unit))
+	p.put(k, p.out)
+}
+
+// message is the place of a stream's message in the pack.
+func (p *packer) message(stream signal.Stream) int {
+	k, ok := p.streams[stream]
+	if !ok {
+		k = len(p.messages)
+		p.streams[stream] = k
+		p.messages = append(p.messages, signal.Batch{Origin: signal.Origin{Stream: stream, Config: p.a.opt.config()}})
+		p.seen = append(p.seen, outbox.Progress{Stream: stream})
+	}
+	return k
+}
+
+// put adds readings to a message.
+func (p *packer) put(k int, readings []signal.Reading) {
+	p.messages[k].Readings = append(p.messages[k].Readings, readings...)
+	p.sent += len(readings)
+	for i := range readings {
+		r := &readings[i]
+		p.bytes += readingBytes + len(r.Sensor) + len(r.Value.Text) + len(r.Rescued)
+	}
 }
 
 func (p *packer) full() bool {
@@ -201,12 +239,20 @@ func (p *packer) commitAs(ctx context.Context, ended bool) error {
 		p.stop()
 		p.due, p.stop = nil, nil
 	}
-	if p.taken == 0 && ended == p.ended {
+	if p.empty() && ended == p.ended {
 		return nil
 	}
+	// What is frozen may name blocks of the ring, so they are durable first.
+	if err := p.waves.sync(); err != nil {
+		return err
+	}
+	if p.samples > 0 {
+		p.a.opt.Reached.At("edge.ring_synced")
+	}
 	c := outbox.Commit{
-		Position: p.src.Position(), FilterState: p.filter.State(), SourceEnded: ended,
-		Seen: p.seen, Emitted: uint64(p.taken), Held: p.tally.Held, Filtered: p.tally.Filtered,
+		Position: p.src.Position(), FilterState: p.waves.freeze(p.filter.State()), SourceEnded: ended,
+		Seen: p.seen, Emitted: uint64(p.taken), Derived: uint64(p.derived), Held: p.tally.Held, Filtered: p.tally.Filtered,
+		Samples: p.samples, SamplesShipped: p.shipped,
 	}
 	for _, m := range p.messages {
 		if len(m.Readings) > 0 {
@@ -218,6 +264,7 @@ func (p *packer) commitAs(ctx context.Context, ended bool) error {
 	}
 	p.ended = ended
 	p.messages, p.seen, p.taken, p.sent, p.bytes, p.tally = nil, nil, 0, 0, 0, filter.Tally{}
+	p.derived, p.samples, p.shipped = 0, 0, 0
 	clear(p.streams)
 	p.a.setFigures(p.src)
 	return nil

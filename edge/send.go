@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/headrace/headrace/edge/egress"
 	"github.com/headrace/headrace/edge/outbox"
 	"github.com/headrace/headrace/signal"
 )
@@ -133,9 +134,15 @@ func (s *session) sendMessage(ctx context.Context, m message, historical bool) (
 	}
 	var refused error
 	p.out, refused = p.node.Data(p.out[:0], p.now(), b)
-	for _, out := range p.out {
+	for i, out := range p.out {
 		if err := s.publish(ctx, out); err != nil {
 			return false, err
+		}
+		size := egress.Packet(out.Topic, len(out.Payload))
+		if i < len(p.out)-1 || refused != nil {
+			p.a.meter.Birth(size)
+		} else {
+			p.a.meter.Message(b, size, historical, func(sensor string) bool { return p.a.opt.derived(asset, sensor) })
 		}
 	}
 	if refused != nil {
@@ -172,7 +179,7 @@ func (s *session) tell(ctx context.Context) error {
 		}
 		p.toldTo[st.Stream] = told{max(t.completeTo, st.CompleteTo), now}
 		m, ok := p.node.Idle(p.now(), signal.Origin{
-			Edge: p.node.ID(), Boot: p.box.Boot(), Stream: st.Stream, Config: p.a.opt.Filter.Hash(), CompleteTo: st.CompleteTo,
+			Edge: p.node.ID(), Boot: p.box.Boot(), Stream: st.Stream, Config: p.a.opt.config(), CompleteTo: st.CompleteTo,
 		})
 		if !ok {
 			continue
@@ -180,6 +187,7 @@ func (s *session) tell(ctx context.Context) error {
 		if err := s.publish(ctx, m); err != nil {
 			return err
 		}
+		p.a.meter.Idle(egress.Packet(m.Topic, len(m.Payload)))
 	}
 	if p.allTold.Swap(all && drained) != (all && drained) {
 		select {
@@ -211,6 +219,7 @@ func (s *session) refresh(ctx context.Context, now time.Time) error {
 		if err := s.publish(ctx, m); err != nil {
 			return err
 		}
+		p.a.meter.Idle(egress.Packet(m.Topic, len(m.Payload)))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/edge/egress"
 	"github.com/headrace/headrace/internal/mqttc"
 	"github.com/headrace/headrace/signal"
 	"github.com/headrace/headrace/sparkplug"
@@ -103,6 +104,7 @@ func (s *session) receive(m mqttc.Message) {
 			s.p.log.Warn("acknowledgement cannot be read", "error", err)
 			return
 		}
+		s.p.a.meter.Ack(egress.Packet(m.Topic, len(m.Payload)))
 		s.p.box.Ack(a.Boot, a.Ranges)
 		s.mu.Lock()
 		if len(s.news.acks) < maxAcks {
@@ -237,6 +239,7 @@ func (s *session) birth(ctx context.Context) error {
 		if err := s.publish(ctx, m); err != nil {
 			return err
 		}
+		p.a.meter.Birth(egress.Packet(m.Topic, len(m.Payload)))
 	}
 	p.births.Add(1)
 	p.flight.hasten(time.Now().Add(afterBirth), p.a.opt.ResendAfter)

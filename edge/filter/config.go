@@ -63,6 +63,8 @@ func Default() *Set {
 		{Unit: "Cel", Percent: 0.25, SpanLow: 0, SpanHigh: 150},
 		{Unit: "V", Percent: 1, SpanLow: 0, SpanHigh: 400},
 		{Unit: "L/min", Percent: 0.5, SpanLow: 0, SpanHigh: 150},
+		{Unit: "/min", Percent: 0.5, SpanLow: 0, SpanHigh: 3600},
+		{Unit: "%", Percent: 1, SpanLow: 0, SpanHigh: 100},
 	}})
 }
 
@@ -132,6 +134,14 @@ func New(c Config) (*Set, error) {
 
 // Hash names the content: equal for equal configurations, 16 hex digits.
 func (s *Set) Hash() string { return s.hash }
+
+// Deadband is the deadband of a sensor, in its unit; 0 sends every change.
+func (s *Set) Deadband(sensor, unit string) float64 {
+	if s.cfg.PassAll {
+		return 0
+	}
+	return s.band(sensor, unit)
+}
 
 // band is the deadband of a sensor, in its unit.
 func (s *Set) band(sensor, unit string) float64 {

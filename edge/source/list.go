@@ -17,26 +17,28 @@ import (
 
 // Recording is one file to replay: one edge.
 type Recording struct {
+	Kind  string // SKAB or CWRU
 	File  string
 	Node  string // the edge node's name: the file's path without ending, "-" for "/"
 	Asset signal.Asset
 	Bytes int64
 }
 
-// List finds the recordings in dir: every *.csv in it and in the folders right
-// below it. The line is the folder, or for a file at the top its stem, the
-// asset is the stem. leftOut says, a line each, which other *.csv there are and
-// why they are not replayed.
-func List(dir, site string) (out []Recording, leftOut []string, err error) {
-	if err := signal.CheckName(site); err != nil {
-		return nil, nil, fmt.Errorf("listing recordings: site: %w", err)
+// List finds the recordings of a kind in dir: every *.csv, or *.f32, in it and in
+// the folders right below it. The line is the folder, or for a file at the top
+// its stem, the asset is the stem; of CWRU the line is rig, and names are in
+// lower case. leftOut says, a line each, which other files of the kind there are
+// and why they are not replayed.
+func List(dir, kind string) (out []Recording, leftOut []string, err error) {
+	l := lister{dir: dir, kind: kind, ending: ".csv", nodes: map[string]string{}, assets: map[signal.Asset]string{}}
+	if kind == CWRU {
+		l.ending = ".f32"
 	}
-	l := lister{dir: dir, site: site, nodes: map[string]string{}, assets: map[signal.Asset]string{}}
 	if err := l.folder("", 0); err != nil {
 		return nil, nil, fmt.Errorf("listing recordings: %w", err)
 	}
 	if len(l.out) == 0 {
-		return nil, nil, fmt.Errorf("listing recordings: there is no *.csv in %s or in its folders; name the folder that holds them with --replay skab:DIR", dir)
+		return nil, nil, fmt.Errorf("listing recordings: there is no *%s in %s or in its folders; name the folder that holds them with --replay %s:DIR", l.ending, dir, kind)
 	}
 	slices.SortFunc(l.out, func(a, b Recording) int { return strings.Compare(a.Node, b.Node) })
 	return l.out, l.leftOut, nil
@@ -50,7 +52,8 @@ const (
 )
 
 type lister struct {
-	dir, site string
+	dir, kind, ending string
+
 	nodes     map[string]string
 	assets    map[signal.Asset]string
 	out       []Recording
@@ -63,13 +66,13 @@ func (l *lister) folder(folder string, depth int) error {
 		if depth > maxDepth {
 			return nil // nothing of it would be replayed
 		}
-		return fmt.Errorf("%w; name a readable folder of recordings with --replay skab:DIR", err)
+		return fmt.Errorf("%w; name a readable folder of recordings with --replay %s:DIR", err, l.kind)
 	}
 	for _, e := range entries {
 		name := filepath.Join(folder, e.Name())
 		st, err := os.Stat(filepath.Join(l.dir, name)) // what a link leads to
-		switch csv := strings.EqualFold(filepath.Ext(e.Name()), ".csv"); {
-		case err != nil && csv:
+		switch ours := strings.EqualFold(filepath.Ext(e.Name()), l.ending); {
+		case err != nil && ours:
 			l.leave(name, "cannot be read: "+err.Error())
 		case err != nil:
 		case st.IsDir():
@@ -78,7 +81,7 @@ func (l *lister) folder(folder string, depth int) error {
 					return err
 				}
 			}
-		case !csv:
+		case !ours:
 		case !st.Mode().IsRegular():
 			l.leave(name, "is no regular file")
 		case depth > maxDepth:
@@ -106,7 +109,10 @@ func (l *lister) add(folder, name string, size int64) error {
 		line = clean(folder)
 		node = line + "-" + stem
 	}
-	asset, err := signal.ParseAsset(string(signal.NewAsset(l.site, line, stem)))
+	if l.kind == CWRU {
+		stem, node, line = strings.ToLower(stem), strings.ToLower(node), "rig"
+	}
+	asset, err := signal.ParseAsset(string(signal.NewAsset(l.kind, line, stem)))
 	if err != nil {
 		return fmt.Errorf("%s: %w; rename it", file, err)
 	}
@@ -117,12 +123,16 @@ func (l *lister) add(folder, name string, size int64) error {
 		return fmt.Errorf("%s and %s would both be asset %s; rename one", other, file, asset)
 	}
 	l.nodes[node], l.assets[asset] = file, file
-	l.out = append(l.out, Recording{File: file, Node: node, Asset: asset, Bytes: size})
+	l.out = append(l.out, Recording{Kind: l.kind, File: file, Node: node, Asset: asset, Bytes: size})
 	return nil
 }
 
 // Start is the event time of the recording's first readable row.
 func (r Recording) Start() (time.Time, error) {
+	if r.Kind == CWRU {
+		_, err := r.samples()
+		return cwruStart(), err
+	}
 	f, err := os.Open(r.File)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("opening recording: %w", err)
@@ -149,6 +159,13 @@ func (r Recording) Start() (time.Time, error) {
 
 // Open opens the recording at a position of its own; it is an [Opener].
 func (r Recording) Open(position []byte, log *slog.Logger) (Source, error) {
+	if r.Kind == CWRU {
+		w, err := openWave(r, position)
+		if err != nil {
+			return nil, err
+		}
+		return w, nil
+	}
 	f, err := openFile(r.File, r.Asset, position, log)
 	if err != nil {
 		return nil, err

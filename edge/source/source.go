@@ -52,11 +52,17 @@ type Resumer interface {
 	Reached() time.Time
 }
 
-// ParseSpec splits what --replay takes: "skab:DIR".
+// The kinds of recordings; a kind is the name of its site too.
+const (
+	SKAB = "skab" // ;-separated CSV files, slow sensors
+	CWRU = "cwru" // little-endian float32 without header, vibration
+)
+
+// ParseSpec splits what --replay takes: "skab:DIR" or "cwru:DIR".
 func ParseSpec(spec string) (kind, dir string, err error) {
 	kind, dir, ok := strings.Cut(spec, ":")
-	if !ok || dir == "" || kind != "skab" {
-		return "", "", fmt.Errorf("replay %q is not known; write skab:DIR, a folder of ;-separated CSV files", spec)
+	if !ok || dir == "" || kind != SKAB && kind != CWRU {
+		return "", "", fmt.Errorf("replay %q is not known; write skab:DIR, a folder of ;-separated CSV files, or cwru:DIR, a folder of *.f32 files", spec)
 	}
 	return kind, dir, nil
 }

@@ -1,0 +1,160 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/headrace/headrace/edge/ring"
+	"github.com/headrace/headrace/edge/source"
+	"github.com/headrace/headrace/edge/vibration"
+	"github.com/headrace/headrace/record"
+	"github.com/headrace/headrace/signal"
+)
+
+// fieldWaves is where the state of the vibration stage stands behind the
+// filter's, which passes over fields that are not its own.
+const fieldWaves protowire.Number = 15
+
+// waves is what the intake does with waveforms.
+type waves struct {
+	stage   *vibration.Stage
+	ring    *ring.Ring // nil without a vibration set
+	wave    record.Waveform
+	derived []signal.Reading
+}
+
+// RingDir is where the edge with the given directory keeps raw waveforms.
+func RingDir(dir string) string { return filepath.Join(dir, "ring") }
+
+func (a *Agent) openWaves(state []byte) (*waves, error) {
+	w := &waves{}
+	frozen, err := frozenWaves(state)
+	if err != nil {
+		return nil, err
+	}
+	if w.stage, err = a.opt.Vibration.Open(frozen); err != nil {
+		return nil, err
+	}
+	if a.opt.Vibration.Hash() == "" {
+		return w, nil
+	}
+	w.ring, err = ring.Open(ring.Options{Dir: RingDir(a.opt.Dir), MaxBytes: a.opt.RingBytes, Log: a.log})
+	return w, err
+}
+
+func frozenWaves(state []byte) ([]byte, error) {
+	var out []byte
+	for len(state) > 0 {
+		num, typ, n := protowire.ConsumeTag(state)
+		if n < 0 {
+			return nil, fmt.Errorf("reading the frozen state: %w", protowire.ParseError(n))
+		}
+		state = state[n:]
+		if n = protowire.ConsumeFieldValue(num, typ, state); n < 0 {
+			return nil, fmt.Errorf("reading the frozen state: %w", protowire.ParseError(n))
+		}
+		if num == fieldWaves && typ == protowire.BytesType {
+			out, _ = protowire.ConsumeBytes(state)
+		}
+		state = state[n:]
+	}
+	return out, nil
+}
+
+// freeze puts the stage's state behind the filter's.
+func (w *waves) freeze(filter []byte) []byte {
+	state := w.stage.State()
+	if len(state) == 0 {
+		return filter
+	}
+	return protowire.AppendBytes(protowire.AppendTag(filter, fieldWaves, protowire.BytesType), state)
+}
+
+func (w *waves) sync() error {
+	if w.ring == nil {
+		return nil
+	}
+	return w.ring.Sync()
+}
+
+func (w *waves) close() error {
+	if w.ring == nil {
+		return nil
+	}
+	return w.ring.Close()
+}
+
+// addWave keeps a block of samples, adds what is made of it to the pack, and
+// the blocks that leave as they are.
+func (p *packer) addWave(s *source.Sample) error {
+	w := p.waves
+	block := []byte(s.Reading.Value.Text)
+	if s.Reading.Value.Kind != signal.Wave {
+		return fmt.Errorf("the source delivered a raw reading of %s that is no waveform", s.Asset.Sensor(s.Reading.Sensor))
+	}
+	if err := record.DecodeWaveform(block, &w.wave); err != nil {
+		return fmt.Errorf("reading %s: %w", s.Asset.Sensor(s.Reading.Sensor), err)
+	}
+	p.samples += uint64(w.wave.Len())
+	p.a.meter.Taken(s.Asset, s.Class, &s.Reading, false, 0)
+	if w.ring == nil {
+		return nil
+	}
+	first := w.wave.First
+	err := w.ring.Append(s.Asset, s.Reading.Sensor, ring.Block{Time: s.Reading.EventTime, First: first, Bytes: block})
+	if err != nil {
+		return err
+	}
+	derived, pass, err := w.stage.Window(s.Asset, &s.Reading, &w.wave, w.derived[:0])
+	w.derived = derived
+	if err != nil {
+		return err
+	}
+	if len(derived) > 0 {
+		k := p.message(signal.NewStream(s.Asset, signal.Telemetry))
+		for i := range derived {
+			p.seen[k].SeenTo = max(p.seen[k].SeenTo, derived[i].AliveAt)
+		}
+		p.derived += len(derived)
+		p.put(k, derived)
+	}
+	if !pass.Ship {
+		return nil
+	}
+	r := s.Reading
+	err = w.ring.Blocks(s.Asset, r.Sensor, pass.From, first, func(b ring.Block) error {
+		if err := record.DecodeWaveform(b.Bytes, &w.wave); err != nil {
+			return err
+		}
+		r.EventTime, r.AliveAt, r.Value = b.Time, b.Time, signal.WaveValue(string(b.Bytes))
+		p.ship(s.Asset, r, uint64(w.wave.Len()))
+		return nil
+	})
+	if err = errors.Join(err, record.DecodeWaveform(block, &w.wave)); err != nil {
+		return fmt.Errorf("reading what was before a trigger of %s: %w", s.Asset.Sensor(r.Sensor), err)
+	}
+	p.ship(s.Asset, s.Reading, uint64(w.wave.Len()))
+	return nil
+}
+
+// ship adds a block to the stream of raw waveforms, in a message of its own
+// when the last has no room.
+func (p *packer) ship(asset signal.Asset, r signal.Reading, samples uint64) {
+	stream := signal.NewStream(asset, signal.Raw)
+	if k, ok := p.streams[stream]; ok {
+		size := len(r.Value.Text)
+		for i := range p.messages[k].Readings {
+			size += len(p.messages[k].Readings[i].Value.Text)
+		}
+		if size > maxPackBytes*3/4 {
+			delete(p.streams, stream)
+		}
+	}
+	k := p.message(stream)
+	p.seen[k].SeenTo = max(p.seen[k].SeenTo, r.AliveAt)
+	p.shipped += samples
+	p.put(k, []signal.Reading{r})
+}
