@@ -42,6 +42,16 @@ func assetFields() []delta.Field {
 		{Name: "valid_from", Type: delta.Timestamp},
 		{Name: "valid_to", Type: delta.Timestamp},
 		{Name: "registry_version", Type: delta.Long},
+		{Name: "mounting", Type: delta.String},
+		{Name: "rpm", Type: delta.Double},
+		{Name: "bearing_name", Type: delta.String},
+		{Name: "bpfo", Type: delta.Double},
+		{Name: "bpfi", Type: delta.Double},
+		{Name: "bsf2", Type: delta.Double},
+		{Name: "ftf", Type: delta.Double},
+		{Name: "healthy_asset", Type: delta.String},
+		{Name: "healthy_from", Type: delta.Timestamp},
+		{Name: "healthy_to", Type: delta.Timestamp},
 	}
 }
 
@@ -60,6 +70,7 @@ func sensorFields() []delta.Field {
 		{Name: "valid_from", Type: delta.Timestamp},
 		{Name: "valid_to", Type: delta.Timestamp},
 		{Name: "registry_version", Type: delta.Long},
+		{Name: "stuck_after_us", Type: delta.Long},
 	}
 }
 
@@ -111,6 +122,7 @@ func (r *registryRows) load(ctx context.Context, s *duck.Session, reg Registry, 
 		a.Timestamp(6, int64(clampTime(m.ValidFrom)))
 		a.Timestamp(7, int64(min(m.ValidTo, signal.MaxTime)))
 		a.Int64(8, version)
+		appendMachine(a, m)
 		if err := a.EndRow(); err != nil {
 			return fmt.Errorf("reading registry version %d: %w", version, err)
 		}
@@ -130,6 +142,23 @@ func (r *registryRows) load(ctx context.Context, s *duck.Session, reg Registry, 
 	}
 	r.version, r.loaded = version, true
 	return nil
+}
+
+func appendMachine(a *duck.Appender, m signal.AssetMeta) {
+	a.String(9, m.Mounting)
+	a.Float64(10, m.RPM)
+	a.String(11, m.Bearing.Name)
+	for i, order := range []float64{m.Bearing.BPFO, m.Bearing.BPFI, m.Bearing.BSF2, m.Bearing.FTF} {
+		a.Float64(12+i, order)
+	}
+	a.String(16, string(m.Healthy.Asset))
+	for i, at := range []signal.Micros{m.Healthy.From, m.Healthy.To} {
+		if m.Healthy.To == 0 {
+			a.Null(17 + i)
+		} else {
+			a.Timestamp(17+i, int64(clampTime(at)))
+		}
+	}
 }
 
 func appendSensor(b *duck.Appender, m signal.SensorMeta, version int64) error {
@@ -159,6 +188,7 @@ func appendSensor(b *duck.Appender, m signal.SensorMeta, version int64) error {
 	b.Timestamp(10, int64(clampTime(m.ValidFrom)))
 	b.Timestamp(11, int64(min(m.ValidTo, signal.MaxTime)))
 	b.Int64(12, version)
+	b.Int64(13, m.StuckAfterMicros)
 	return b.EndRow()
 }
 

@@ -50,7 +50,11 @@ func (r *Registry) apply(ctx context.Context, how mode, ch Change) (int64, error
 				return err
 			}
 		}
-		return nil
+		all, err := selectAssets(ctx, c.tx, `WHERE recorded_to = ?`, current)
+		if err != nil {
+			return err
+		}
+		return checkHealthy(all, ch.Assets)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("changing the registry: %w", err)

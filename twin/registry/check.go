@@ -38,6 +38,9 @@ func check(ch Change) error {
 		if err := checkValidity(m.ValidFrom, m.ValidTo); err != nil {
 			return fmt.Errorf("asset %s: %w", m.Asset, err)
 		}
+		if err := checkMachine(m); err != nil {
+			return fmt.Errorf("asset %s: %w", m.Asset, err)
+		}
 	}
 	for _, m := range ch.Sensors {
 		if err := checkSensor(m); err != nil {
@@ -63,6 +66,8 @@ func checkSensor(m signal.SensorMeta) error {
 		return fmt.Errorf("min %g is above max %g", m.MinPossible, m.MaxPossible)
 	case m.Interpolation != "step" && m.Interpolation != "linear":
 		return fmt.Errorf("interpolation %q is not step or linear", m.Interpolation)
+	case m.StuckAfterMicros < 0:
+		return fmt.Errorf("stuck_after of %d µs is below zero", m.StuckAfterMicros)
 	case m.MaxHoldMicros <= 0:
 		return fmt.Errorf("max_hold of %d µs is not above zero", m.MaxHoldMicros)
 	}

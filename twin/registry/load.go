@@ -34,7 +34,28 @@ type template struct {
 	Class       string                `yaml:"class"`
 	Description string                `yaml:"description"`
 	Owner       string                `yaml:"owner"`
+	Mounting    string                `yaml:"mounting"`
+	RPM         float64               `yaml:"rpm"`
+	Bearing     *bearingSpec          `yaml:"bearing"`
+	Healthy     *healthySpec          `yaml:"healthy"`
+	Vibration   []string              `yaml:"vibration"`
 	Sensors     map[string]sensorSpec `yaml:"sensors"`
+}
+
+// bearingSpec is a bearing's defect orders; see [signal.Bearing].
+type bearingSpec struct {
+	Name string  `yaml:"name"`
+	BPFO float64 `yaml:"bpfo"`
+	BPFI float64 `yaml:"bpfi"`
+	BSF2 float64 `yaml:"bsf2"`
+	FTF  float64 `yaml:"ftf"`
+}
+
+// healthySpec is the period that a model learns from; see [signal.Healthy].
+type healthySpec struct {
+	Asset string `yaml:"asset"`
+	From  string `yaml:"from"`
+	To    string `yaml:"to"`
 }
 
 // assetSpec is an asset over one validity; what it leaves out its template says.
@@ -45,6 +66,11 @@ type assetSpec struct {
 	Class       string                `yaml:"class"`
 	Description string                `yaml:"description"`
 	Owner       string                `yaml:"owner"`
+	Mounting    string                `yaml:"mounting"`
+	RPM         float64               `yaml:"rpm"`
+	Bearing     *bearingSpec          `yaml:"bearing"`
+	Healthy     *healthySpec          `yaml:"healthy"`
+	Vibration   []string              `yaml:"vibration"` // channels whose features are registered too
 	ValidFrom   string                `yaml:"valid_from"`
 	ValidTo     string                `yaml:"valid_to"`
 	Sensors     map[string]sensorSpec `yaml:"sensors"`
@@ -59,6 +85,7 @@ type sensorSpec struct {
 	Max           *float64 `yaml:"max"`
 	Interpolation string   `yaml:"interpolation"`
 	MaxHold       string   `yaml:"max_hold"`
+	StuckAfter    string   `yaml:"stuck_after"`
 	Owner         string   `yaml:"owner"`
 }
 
@@ -72,6 +99,7 @@ func (s sensorSpec) over(base sensorSpec) sensorSpec {
 		Max:           cmp.Or(s.Max, base.Max),
 		Interpolation: cmp.Or(s.Interpolation, base.Interpolation),
 		MaxHold:       cmp.Or(s.MaxHold, base.MaxHold),
+		StuckAfter:    cmp.Or(s.StuckAfter, base.StuckAfter),
 		Owner:         cmp.Or(s.Owner, base.Owner),
 	}
 }
@@ -144,15 +172,21 @@ func (ch *Change) add(templates map[string]template, a assetSpec) error {
 		return err
 	}
 	always(&from, &to)
-	meta := signal.AssetMeta{
+	meta := assetMeta{signal.AssetMeta{
 		Asset: asset, AssetID: a.ID, Class: cmp.Or(a.Class, base.Class), Description: cmp.Or(a.Description, base.Description),
 		Owner: cmp.Or(a.Owner, base.Owner), Claimed: true, ValidFrom: from, ValidTo: to,
+	}}
+	if err := meta.machine(a, base); err != nil {
+		return err
 	}
-	ch.Assets = append(ch.Assets, meta)
+	ch.Assets = append(ch.Assets, meta.AssetMeta)
 
-	specs := maps.Clone(base.Sensors)
-	if specs == nil {
-		specs = map[string]sensorSpec{}
+	specs := map[string]sensorSpec{}
+	for _, channel := range append(slices.Clone(base.Vibration), a.Vibration...) {
+		maps.Copy(specs, vibrationSpecs(channel))
+	}
+	for name, s := range base.Sensors {
+		specs[name] = s.over(specs[name])
 	}
 	for name, s := range a.Sensors {
 		specs[name] = s.over(specs[name])
@@ -189,6 +223,13 @@ func (s sensorSpec) meta(asset signal.Asset, name, owner string) (signal.SensorM
 			return m, fmt.Errorf("max_hold %q is not a duration such as 300s", s.MaxHold)
 		}
 		m.MaxHoldMicros = hold.Microseconds()
+	}
+	if s.StuckAfter != "" {
+		after, err := time.ParseDuration(s.StuckAfter)
+		if err != nil {
+			return m, fmt.Errorf("stuck_after %q is not a duration such as 120s", s.StuckAfter)
+		}
+		m.StuckAfterMicros = after.Microseconds()
 	}
 	return m, checkSensor(m)
 }

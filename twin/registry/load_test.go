@@ -172,7 +172,7 @@ func TestReplayOfSkab(t *testing.T) {
 	if left, err := r.Unclaimed(ctx); err != nil || len(left) != 0 {
 		t.Errorf("unclaimed: %v, %v", left, err)
 	}
-	if _, err := r.ApplyReplay(ctx, "skap", nil); err == nil || !strings.Contains(err.Error(), "there is one for skab") {
+	if _, err := r.ApplyReplay(ctx, "skap", nil); err == nil || !strings.Contains(err.Error(), "there is one for cwru, skab") {
 		t.Errorf("an unknown replay: %v", err)
 	}
 }

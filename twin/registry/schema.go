@@ -56,13 +56,40 @@ CREATE TABLE sensor (
 CREATE INDEX sensor_recorded ON sensor (recorded_to, path);
 CREATE INDEX sensor_by_id ON sensor (sensor_id, recorded_to);
 CREATE INDEX sensor_by_version ON sensor (recorded_from);
+` + guards("asset", "asset", firstAssetColumns) + guards("sensor", "path", firstSensorColumns), `
+ALTER TABLE asset ADD COLUMN mounting TEXT NOT NULL DEFAULT '';
+ALTER TABLE asset ADD COLUMN rpm REAL NOT NULL DEFAULT 0;
+ALTER TABLE asset ADD COLUMN bearing_name TEXT NOT NULL DEFAULT '';
+ALTER TABLE asset ADD COLUMN bpfo REAL NOT NULL DEFAULT 0;
+ALTER TABLE asset ADD COLUMN bpfi REAL NOT NULL DEFAULT 0;
+ALTER TABLE asset ADD COLUMN bsf2 REAL NOT NULL DEFAULT 0;
+ALTER TABLE asset ADD COLUMN ftf REAL NOT NULL DEFAULT 0;
+ALTER TABLE asset ADD COLUMN healthy_asset TEXT NOT NULL DEFAULT ''; -- '' its own
+ALTER TABLE asset ADD COLUMN healthy_from INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE asset ADD COLUMN healthy_to INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sensor ADD COLUMN stuck_after_us INTEGER NOT NULL DEFAULT 0; -- 0 for ever
+DROP TRIGGER asset_overlap;
+DROP TRIGGER asset_closed;
+DROP TRIGGER asset_content;
+DROP TRIGGER asset_keep;
+DROP TRIGGER sensor_overlap;
+DROP TRIGGER sensor_closed;
+DROP TRIGGER sensor_content;
+DROP TRIGGER sensor_keep;
 ` + guards("asset", "asset", assetColumns) + guards("sensor", "path", sensorColumns)}
 }
 
+// The columns that a row had at first.
+const (
+	firstAssetColumns  = `asset, asset_id, class, description, owner, claimed, valid_from, valid_to`
+	firstSensorColumns = `path, sensor_id, unit, kind, min_possible, max_possible, interpolation, max_hold_us, owner, claimed, valid_from, valid_to`
+)
+
 // The columns of a row, in the order in which they are read and written.
 const (
-	assetColumns  = `asset, asset_id, class, description, owner, claimed, valid_from, valid_to`
-	sensorColumns = `path, sensor_id, unit, kind, min_possible, max_possible, interpolation, max_hold_us, owner, claimed, valid_from, valid_to`
+	assetColumns = `asset, asset_id, class, description, owner, claimed, valid_from, valid_to,
+		mounting, rpm, bearing_name, bpfo, bpfi, bsf2, ftf, healthy_asset, healthy_from, healthy_to`
+	sensorColumns = `path, sensor_id, unit, kind, min_possible, max_possible, interpolation, max_hold_us, owner, claimed, valid_from, valid_to, stuck_after_us`
 )
 
 // guards are the triggers of one table: validity of a name does not overlap,
@@ -96,7 +123,9 @@ func selectAssets(ctx context.Context, tx *sql.Tx, where string, args ...any) ([
 	var out []signal.AssetMeta
 	for rows.Next() {
 		var m signal.AssetMeta
-		if err := rows.Scan(&m.Asset, &m.AssetID, &m.Class, &m.Description, &m.Owner, &m.Claimed, &m.ValidFrom, &m.ValidTo); err != nil {
+		if err := rows.Scan(&m.Asset, &m.AssetID, &m.Class, &m.Description, &m.Owner, &m.Claimed, &m.ValidFrom, &m.ValidTo,
+			&m.Mounting, &m.RPM, &m.Bearing.Name, &m.Bearing.BPFO, &m.Bearing.BPFI, &m.Bearing.BSF2, &m.Bearing.FTF,
+			&m.Healthy.Asset, &m.Healthy.From, &m.Healthy.To); err != nil {
 			return nil, err
 		}
 		out = append(out, m)
@@ -114,7 +143,7 @@ func selectSensors(ctx context.Context, tx *sql.Tx, where string, args ...any) (
 	for rows.Next() {
 		var m signal.SensorMeta
 		if err := rows.Scan(&m.Path, &m.SensorID, &m.Unit, &m.Kind, &m.MinPossible, &m.MaxPossible, &m.Interpolation, &m.MaxHoldMicros,
-			&m.Owner, &m.Claimed, &m.ValidFrom, &m.ValidTo); err != nil {
+			&m.Owner, &m.Claimed, &m.ValidFrom, &m.ValidTo, &m.StuckAfterMicros); err != nil {
 			return nil, err
 		}
 		out = append(out, m)
@@ -123,13 +152,16 @@ func selectSensors(ctx context.Context, tx *sql.Tx, where string, args ...any) (
 }
 
 func insertAsset(ctx context.Context, tx *sql.Tx, m signal.AssetMeta, version int64) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO asset (`+assetColumns+`, recorded_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		m.Asset, m.AssetID, m.Class, m.Description, m.Owner, m.Claimed, m.ValidFrom, m.ValidTo, version)
+	_, err := tx.ExecContext(ctx, `INSERT INTO asset (`+assetColumns+`, recorded_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		m.Asset, m.AssetID, m.Class, m.Description, m.Owner, m.Claimed, m.ValidFrom, m.ValidTo,
+		m.Mounting, m.RPM, m.Bearing.Name, m.Bearing.BPFO, m.Bearing.BPFI, m.Bearing.BSF2, m.Bearing.FTF,
+		m.Healthy.Asset, m.Healthy.From, m.Healthy.To, version)
 	return err
 }
 
 func insertSensor(ctx context.Context, tx *sql.Tx, m signal.SensorMeta, version int64) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO sensor (`+sensorColumns+`, recorded_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		m.Path, m.SensorID, m.Unit, m.Kind, m.MinPossible, m.MaxPossible, m.Interpolation, m.MaxHoldMicros, m.Owner, m.Claimed, m.ValidFrom, m.ValidTo, version)
+	_, err := tx.ExecContext(ctx, `INSERT INTO sensor (`+sensorColumns+`, recorded_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		m.Path, m.SensorID, m.Unit, m.Kind, m.MinPossible, m.MaxPossible, m.Interpolation, m.MaxHoldMicros, m.Owner, m.Claimed, m.ValidFrom, m.ValidTo,
+		m.StuckAfterMicros, version)
 	return err
 }
