@@ -32,12 +32,15 @@ const (
 	Bool
 	Timestamp // microseconds, UTC
 	StringList
+	Binary
 )
 
 func (t Type) arrow() arrow.DataType {
 	switch t {
 	case String:
 		return arrow.BinaryTypes.String
+	case Binary:
+		return arrow.BinaryTypes.Binary
 	case Dict:
 		return &arrow.DictionaryType{IndexType: arrow.PrimitiveTypes.Int32, ValueType: arrow.BinaryTypes.String}
 	case Float64:
@@ -73,6 +76,7 @@ type Appender struct {
 
 	// By column; nil where the type is another.
 	str  []*array.StringBuilder
+	bin  []*array.BinaryBuilder
 	dict []*array.BinaryDictionaryBuilder
 	f64  []*array.Float64Builder
 	i64  []*array.Int64Builder
@@ -99,7 +103,7 @@ func NewAppender(columns []Column) *Appender {
 	a := &Appender{
 		columns: columns, schema: arrow.NewSchema(fields, nil), memory: mallocator.NewMallocator(),
 		scratch: []byte{}, // nil would be a null
-		str:     make([]*array.StringBuilder, n), dict: make([]*array.BinaryDictionaryBuilder, n), f64: make([]*array.Float64Builder, n),
+		str:     make([]*array.StringBuilder, n), bin: make([]*array.BinaryBuilder, n), dict: make([]*array.BinaryDictionaryBuilder, n), f64: make([]*array.Float64Builder, n),
 		i64: make([]*array.Int64Builder, n), i32: make([]*array.Int32Builder, n), bit: make([]*array.BooleanBuilder, n),
 		ts: make([]*array.TimestampBuilder, n), list: make([]*array.ListBuilder, n),
 	}
@@ -108,6 +112,8 @@ func NewAppender(columns []Column) *Appender {
 		switch b := a.builder.Field(i).(type) {
 		case *array.StringBuilder:
 			a.str[i] = b
+		case *array.BinaryBuilder:
+			a.bin[i] = b
 		case *array.BinaryDictionaryBuilder:
 			a.dict[i] = b
 		case *array.Float64Builder:
@@ -140,6 +146,16 @@ func (a *Appender) String(col int, v string) {
 		// The table of values is ours, of strings, and grows as it must.
 		panic(fmt.Sprintf("appending to column %s: %v", a.columns[col].Name, err))
 	}
+}
+
+// Binary appends to a Binary column; nil is no null.
+func (a *Appender) Binary(col int, v []byte) {
+	a.pending++
+	a.bytes += len(v)
+	if v == nil {
+		v = a.scratch[:0]
+	}
+	a.bin[col].Append(v)
 }
 
 // Float64 appends to a Float64 column.

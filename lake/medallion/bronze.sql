@@ -28,3 +28,36 @@ CREATE OR REFRESH STREAMING TABLE bronze.readings (
   shard           INT       COMMENT 'murmur2(asset) mod 64'
 )
 COMMENT 'Every reading as it came, once';
+
+-- Bronze: every block of samples that an edge let through, once. The spine feeds
+-- it: topic headrace.raw.
+CREATE OR REFRESH STREAMING TABLE bronze.raw (
+  event_time      TIMESTAMP COMMENT 'time of the first sample; null if the message cannot be read',
+  ingest_time     TIMESTAMP COMMENT 'when the spine took it',
+  path            STRING    COMMENT 'site/line/asset/sensor; empty if the message cannot be read',
+  site            STRING,
+  line            STRING,
+  asset           STRING    COMMENT 'site/line/asset',
+  sensor          STRING    COMMENT 'last name of the path',
+  unit            STRING    COMMENT 'UCUM',
+  quality         INT       COMMENT 'OPC quality code, 192 is good',
+  rate            DOUBLE    COMMENT 'samples per second',
+  first_sample    BIGINT    COMMENT 'index of the first sample since the channel began',
+  count           INT       COMMENT 'samples',
+  format          STRING    COMMENT 'f32le or i16le',
+  scale           DOUBLE    COMMENT 'physical value of one count; 1 for f32le',
+  samples         BINARY    COMMENT 'as acquired',
+  historical      BOOLEAN   COMMENT 'sent again or late',
+  rescued         STRING    COMMENT 'JSON: what no column takes',
+  edge            STRING,
+  boot            STRING,
+  stream          STRING,
+  n               BIGINT    COMMENT 'number of the message per (edge, boot, stream)',
+  i               INT       COMMENT 'index of the block in its message',
+  config          STRING    COMMENT 'content hash of what decides at the edge',
+  kafka_topic     STRING,
+  kafka_partition INT,
+  kafka_offset    BIGINT,
+  shard           INT       COMMENT 'murmur2(asset) mod 64'
+)
+COMMENT 'Waveforms that an edge let through, once';

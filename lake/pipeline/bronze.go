@@ -18,9 +18,10 @@ import (
 	"github.com/headrace/headrace/signal"
 )
 
-// bronze takes records from the spine into bronze.readings.
+// bronze takes records from the spine into a bronze table.
 type bronze struct {
 	w      *Worker
+	kind   spineTable
 	member Member
 	// life and flow are those of run: the consumer calls back from a goroutine
 	// of its own, which must end with the worker and show what it waits for.
@@ -43,6 +44,7 @@ type bronze struct {
 // part is a held partition.
 type part struct {
 	TopicPartition
+	table   string
 	topicID string
 	next    int64 // the table holds everything before it
 	fetched int64 // the buffer ends here
@@ -52,25 +54,25 @@ type part struct {
 	gap     int64 // offset that a seek was sent for because it did not come
 }
 
-func newBronze(w *Worker) *bronze {
-	return &bronze{w: w, parts: make(map[TopicPartition]*part)}
+func newBronze(w *Worker, kind spineTable) *bronze {
+	return &bronze{w: w, kind: kind, parts: make(map[TopicPartition]*part)}
 }
 
-func (p *part) appID() string { return BronzeTxn(p.topicID, p.Partition) }
+func (p *part) appID() string { return BronzeTxn(p.table, p.topicID, p.Partition) }
 
-// BronzeTxn is the name under which bronze.readings commits how far it has read
+// BronzeTxn is the name under which a bronze table commits how far it has read
 // a partition of a topic; the version is the next offset.
-func BronzeTxn(topicID string, partition int32) string {
-	return fmt.Sprintf("headrace/%s/%s/%d", tableBronze, topicID, partition)
+func BronzeTxn(table, topicID string, partition int32) string {
+	return fmt.Sprintf("headrace/%s/%s/%d", table, topicID, partition)
 }
 
 func (b *bronze) run(ctx context.Context, f *flow) (err error) {
 	b.life, b.flow = ctx, f
 	if b.session, err = b.w.DB.Session(ctx); err != nil {
-		return fmt.Errorf("starting %s: %w", tableBronze, err)
+		return fmt.Errorf("starting %s: %w", b.kind.name, err)
 	}
 	defer b.session.Close()
-	if b.member, err = b.w.Feed.Join(b.assigned, b.revoked); err != nil {
+	if b.member, err = b.w.Feed.Join(b.kind.topics, b.assigned, b.revoked); err != nil {
 		return fmt.Errorf("joining the consumer group: %w", err)
 	}
 	defer b.member.Close()
@@ -149,9 +151,9 @@ func (b *bronze) batch(ctx context.Context) (bool, error) {
 
 // reload starts partitions anew that another worker has taken further.
 func (b *bronze) reload(ctx context.Context) error {
-	snap, err := b.w.tables[tableBronze].Refresh(ctx)
+	snap, err := b.w.tables[b.kind.name].Refresh(ctx)
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", tableBronze, err)
+		return fmt.Errorf("reading %s: %w", b.kind.name, err)
 	}
 	var moved []*part
 	for _, p := range b.parts {
@@ -216,7 +218,7 @@ func (b *bronze) plan(ctx context.Context) ([]slice, error) {
 	var tries []int
 	var bounds map[TopicPartition]kafkac.Offsets
 	for _, p := range taken {
-		plan, try, err := b.w.plans.latest(rangeKey(tableBronze, p.fetchedRange()))
+		plan, try, err := b.w.plans.latest(rangeKey(b.kind.name, p.fetchedRange()))
 		if err != nil {
 			return nil, err
 		}
@@ -273,13 +275,13 @@ func (b *bronze) putPlan(ready []*part, tries []int) (ours []slice, taken []*par
 		return nil, nil, err
 	}
 	plan := &Plan{
-		Format: planFormat, ID: id, Flow: tableBronze, BatchTime: signal.MicrosOf(b.w.Clock.Now()), Pipeline: b.w.Pipeline.Hash(),
-		Dedupe: "bronze.readings@" + strconv.FormatInt(b.w.tables[tableBronze].Last().Version(), 10),
+		Format: planFormat, ID: id, Flow: b.kind.name, BatchTime: signal.MicrosOf(b.w.Clock.Now()), Pipeline: b.w.Pipeline.Hash(),
+		Dedupe: b.kind.name + "@" + strconv.FormatInt(b.w.tables[b.kind.name].Last().Version(), 10),
 	}
 	var keys []planKey
 	for _, p := range ready {
 		plan.Ranges = append(plan.Ranges, p.fetchedRange())
-		keys = append(keys, rangeKey(tableBronze, p.fetchedRange()))
+		keys = append(keys, rangeKey(b.kind.name, p.fetchedRange()))
 	}
 	had, err := b.w.plans.put(plan, keys, tries)
 	if err != nil {
@@ -299,8 +301,8 @@ func (b *bronze) putPlan(ready []*part, tries []int) (ours []slice, taken []*par
 type tally struct{ rows, repeats, skipped int64 }
 
 func (b *bronze) commit(ctx context.Context, slices []slice) error {
-	t := b.w.tables[tableBronze]
-	app := duck.NewAppender(bronzeColumns())
+	t := b.w.tables[b.kind.name]
+	app := duck.NewAppender(b.kind.columns())
 	defer app.Release()
 	var n tally
 	added := make([]map[origin]*signal.Intervals, len(slices))
@@ -330,9 +332,9 @@ func (b *bronze) commit(ctx context.Context, slices []slice) error {
 		if ok && errors.Is(err, delta.ErrTxnMoved) {
 			_ = os.Remove(file.path) // nobody's: the commit was refused
 		}
-		return fmt.Errorf("committing to %s: %w", tableBronze, err)
+		return fmt.Errorf("committing to %s: %w", b.kind.name, err)
 	}
-	b.w.totals.bronze(n)
+	b.w.totals.bronze(b.kind, n)
 	for i, s := range slices {
 		for o, set := range added[i] {
 			all := intervals(s.seen, o)
@@ -344,7 +346,7 @@ func (b *bronze) commit(ctx context.Context, slices []slice) error {
 	}
 	b.stamp()
 	b.w.committed()
-	if err := b.w.at(ctx, "lake.bronze_committed"); err != nil {
+	if err := b.w.at(ctx, b.kind.committed); err != nil {
 		return err
 	}
 	return b.afterCommit(slices)
@@ -370,7 +372,7 @@ func (b *bronze) afterCommit(done []slice) error {
 		b.taken[tp] = p.next
 	}
 	for _, s := range done {
-		if err := b.w.plans.drop(rangeKey(tableBronze, s.fetchedRange())); err != nil {
+		if err := b.w.plans.drop(rangeKey(b.kind.name, s.fetchedRange())); err != nil {
 			return fmt.Errorf("removing finished plans: %w", err)
 		}
 	}
@@ -406,7 +408,7 @@ func (b *bronze) append(app *duck.Appender, s slice, added map[origin]*signal.In
 				continue
 			}
 		}
-		rows, err := appendMessage(app, m, r)
+		rows, err := b.kind.append(app, m, r)
 		if err != nil {
 			return fmt.Errorf("reading %s offset %d: %w", s.TopicPartition, r.Offset, err)
 		}
@@ -426,15 +428,15 @@ func (b *bronze) write(ctx context.Context, app *duck.Appender) (copied, bool, e
 	defer giveBack()
 	rows, err := app.Finish()
 	if err != nil {
-		return copied{}, false, fmt.Errorf("building rows of %s: %w", tableBronze, err)
+		return copied{}, false, fmt.Errorf("building rows of %s: %w", b.kind.name, err)
 	}
 	err = b.session.Load(ctx, "incoming", rows)
 	rows.Release()
 	if err != nil {
-		return copied{}, false, fmt.Errorf("building rows of %s: %w", tableBronze, err)
+		return copied{}, false, fmt.Errorf("building rows of %s: %w", b.kind.name, err)
 	}
 	defer func() { _ = b.session.Exec(context.WithoutCancel(ctx), "DROP TABLE incoming") }()
-	return copyInto(ctx, b.session, b.w.tables[tableBronze], "SELECT * FROM incoming", nil)
+	return copyInto(ctx, b.session, b.w.tables[b.kind.name], "SELECT * FROM incoming", nil)
 }
 
 func (b *bronze) drained(ctx context.Context) (bool, error) {

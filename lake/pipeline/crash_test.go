@@ -320,10 +320,10 @@ func TestFailUpdateStopsOneFlow(t *testing.T) {
 	s.send()
 	r := l.start(nil)
 	deadline := time.Now().Add(30 * time.Second)
-	for r.Status()[1].Err == nil && time.Now().Before(deadline) {
+	for r.Status()[2].Err == nil && time.Now().Before(deadline) {
 		wait(t.Context(), time.Millisecond, nil)
 	}
-	if err := r.Status()[1].Err; err == nil || !strings.Contains(err.Error(), "constraint possible_value of silver.readings") {
+	if err := r.Status()[2].Err; err == nil || !strings.Contains(err.Error(), "constraint possible_value of silver.readings") {
 		t.Errorf("status is %v", err)
 	}
 	s.send()
@@ -403,7 +403,7 @@ func TestRecordsAheadAreAskedForAgain(t *testing.T) {
 	l := newLake(t, 1)
 	tp := TopicPartition{Topic: record.TopicReadings}
 	m := &groupMember{s: l.spine, at: map[TopicPartition]int64{tp: 9}}
-	b := newBronze(&Worker{Options: Options{Log: l.options(nil, nil).Log}})
+	b := newBronze(&Worker{Options: Options{Log: l.options(nil, nil).Log}}, spineTables()[0])
 	b.member = m
 	p := &part{TopicPartition: tp}
 	b.buffer(p, []kafkac.Record{{Offset: 5}, {Offset: 6}})

@@ -36,14 +36,14 @@ func runnable(p *Pipeline) error {
 	refuse := func(file string, line int, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s:%d: %s", file, line, fmt.Sprintf(format, args...)))
 	}
-	for _, name := range []string{tableBronze, tableSilver, tableWindows, tableState} {
+	for _, name := range []string{tableBronze, tableRaw, tableSilver, tableWindows, tableState} {
 		if p.Table(name) == nil {
 			errs = append(errs, fmt.Errorf("the pipeline does not declare %s", name))
 		}
 	}
 	for _, t := range p.Tables {
 		switch t.Name {
-		case tableBronze:
+		case tableBronze, tableRaw:
 			if t.Body != "" {
 				refuse(t.File, t.Line, "%s is fed by the spine; declare its columns without AS", t.Name)
 			}
@@ -66,7 +66,7 @@ func runnable(p *Pipeline) error {
 				refuse(t.File, t.Line, "table %s cannot be run; the engine runs %s, %s, %s and AUTO CDC flows of %s", t.Name, tableBronze, tableSilver, tableWindows, tableSilver)
 			}
 		}
-		if t.Name != tableBronze && t.Name != tableSilver && !slices.Equal(t.Partitioned, []string{"shard"}) {
+		if t.Name != tableBronze && t.Name != tableRaw && t.Name != tableSilver && !slices.Equal(t.Partitioned, []string{"shard"}) {
 			refuse(t.File, t.Line, "gold table %s must be PARTITIONED BY (shard)", t.Name)
 		}
 	}
@@ -100,14 +100,17 @@ func (w *Worker) openTables(ctx context.Context) error {
 	}
 	appendOnly := map[string]string{"delta.appendOnly": "true"}
 
-	bronze := p.Table(tableBronze)
-	if err := checkBronze(bronze); err != nil {
-		return err
+	for _, kind := range spineTables() {
+		if err := checkBronze(p.Table(kind.name), kind.columns()); err != nil {
+			return err
+		}
 	}
+	bronze, raw := p.Table(tableBronze), p.Table(tableRaw)
 	err = errors.Join(
 		open(tableAssets, "Published versions of the registry: assets", assetFields(), nil, nil),
 		open(tableSensors, "Published versions of the registry: sensors", sensorFields(), nil, nil),
 		open(tableBronze, bronze.Comment, fieldsOf(bronze.Columns), nil, appendOnly),
+		open(tableRaw, raw.Comment, fieldsOf(raw.Columns), nil, appendOnly),
 	)
 	if err != nil {
 		return err
@@ -210,8 +213,7 @@ func need(table string, fields []delta.Field, names ...string) error {
 }
 
 // checkBronze compares the declaration with the columns that are written.
-func checkBronze(t *Table) error {
-	want := bronzeColumns()
+func checkBronze(t *Table, want []duck.Column) error {
 	if len(t.Columns) != len(want) {
 		return fmt.Errorf("%s:%d: %s declares %d columns, the spine's records give %d", t.File, t.Line, t.Name, len(t.Columns), len(want))
 	}
@@ -235,6 +237,8 @@ func appendedType(t duck.Type) string {
 		return "boolean"
 	case duck.Timestamp:
 		return "timestamp"
+	case duck.Binary:
+		return "binary"
 	}
 	return "string"
 }

@@ -2,6 +2,8 @@ package pipeline
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/record"
@@ -16,9 +18,9 @@ type Feed interface {
 	Topics(ctx context.Context) (map[string]kafkac.Topic, error)
 	// Offsets tells what each of their partitions holds.
 	Offsets(ctx context.Context) (map[TopicPartition]kafkac.Offsets, error)
-	// Join becomes a member of the consumer group. The callbacks mean what
-	// they mean to [kafkac.ConsumerConfig].
-	Join(assigned func(context.Context, []TopicPartition) (map[TopicPartition]int64, error),
+	// Join becomes a member of the consumer group of a bronze table, which reads
+	// the topics. The callbacks mean what they mean to [kafkac.ConsumerConfig].
+	Join(topics []string, assigned func(context.Context, []TopicPartition) (map[TopicPartition]int64, error),
 		revoked func(context.Context, []TopicPartition, bool)) (Member, error)
 }
 
@@ -30,8 +32,14 @@ type Member interface {
 	Close()
 }
 
-// readTopics are the topics that bronze.readings takes.
-func readTopics() []string { return []string{record.TopicReadings, record.TopicEvents} }
+// readTopics are the topics that bronze tables take.
+func readTopics() []string {
+	var out []string
+	for _, t := range spineTables() {
+		out = append(out, t.topics...)
+	}
+	return out
+}
 
 // KafkaFeed reads the spine with the Kafka protocol.
 type KafkaFeed struct {
@@ -39,14 +47,13 @@ type KafkaFeed struct {
 	admin    *kafkac.Admin
 }
 
-// NewKafkaFeed returns a feed that joins group. The consumer's topics and
+// NewKafkaFeed returns a feed that joins group, and group.raw for waveforms. The consumer's topics and
 // callbacks are set by the feed; the rest of cfg is used as it is.
 func NewKafkaFeed(cfg kafkac.ConsumerConfig) (*KafkaFeed, error) {
 	admin, err := kafkac.NewAdmin(cfg.Config)
 	if err != nil {
 		return nil, err
 	}
-	cfg.Topics = readTopics()
 	return &KafkaFeed{consumer: cfg, admin: admin}, nil
 }
 
@@ -64,10 +71,14 @@ func (f *KafkaFeed) Offsets(ctx context.Context) (map[TopicPartition]kafkac.Offs
 }
 
 // Join implements [Feed].
-func (f *KafkaFeed) Join(assigned func(context.Context, []TopicPartition) (map[TopicPartition]int64, error),
+func (f *KafkaFeed) Join(topics []string, assigned func(context.Context, []TopicPartition) (map[TopicPartition]int64, error),
 	revoked func(context.Context, []TopicPartition, bool),
 ) (Member, error) {
 	cfg := f.consumer
+	cfg.Topics = topics
+	if !slices.Contains(topics, record.TopicReadings) {
+		cfg.Group += "." + topics[0][strings.LastIndexByte(topics[0], '.')+1:]
+	}
 	cfg.OnAssigned, cfg.OnRevoked = assigned, revoked
 	return kafkac.NewConsumer(cfg)
 }

@@ -55,6 +55,7 @@ func (s *spine) notify() {
 func (s *spine) Topics(context.Context) (map[string]kafkac.Topic, error) {
 	return map[string]kafkac.Topic{
 		record.TopicReadings: {ID: s.id, Partitions: s.partitions}, record.TopicEvents: {ID: s.id + "-events", Partitions: s.partitions},
+		record.TopicRaw: {ID: s.id + "-raw", Partitions: s.partitions},
 	}, nil
 }
 
@@ -117,9 +118,13 @@ func (s *spine) all() []TopicPartition {
 	return out
 }
 
-func (f *feed) Join(assigned func(context.Context, []TopicPartition) (map[TopicPartition]int64, error), revoked func(context.Context, []TopicPartition, bool)) (Member, error) {
+func (f *feed) Join(topics []string, assigned func(context.Context, []TopicPartition) (map[TopicPartition]int64, error), revoked func(context.Context, []TopicPartition, bool)) (Member, error) {
 	m := &groupMember{s: f.spine, assigned: assigned, revoked: revoked, at: map[TopicPartition]int64{}}
-	m.take(f.partitions)
+	if topics[0] == record.TopicRaw {
+		m.take(slices.DeleteFunc(f.all(), func(tp TopicPartition) bool { return tp.Topic != record.TopicRaw }))
+		return m, nil
+	}
+	m.take(slices.DeleteFunc(slices.Clone(f.partitions), func(tp TopicPartition) bool { return tp.Topic == record.TopicRaw }))
 	f.joined <- m
 	return m, nil
 }

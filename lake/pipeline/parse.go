@@ -427,6 +427,7 @@ var columnTypes = [...][2]string{
 	{"INT", "integer"},
 	{"INTEGER", "integer"},
 	{"DOUBLE", "double"},
+	{"BINARY", "binary"},
 	{"BOOLEAN", "boolean"},
 	{"TIMESTAMP", "timestamp"},
 	{"DATE", "date"},

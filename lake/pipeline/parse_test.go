@@ -33,7 +33,7 @@ func TestParseShipped(t *testing.T) {
 	for _, tab := range p.Tables {
 		names = append(names, tab.Name)
 	}
-	if diff := cmp.Diff([]string{"bronze.readings", "gold.windows_1m", "gold.twin_state", "silver.readings"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"bronze.readings", "bronze.raw", "gold.windows_1m", "gold.twin_state", "silver.readings"}, names); diff != "" {
 		t.Error(diff)
 	}
 	silver := p.Table("silver.readings")

@@ -130,7 +130,7 @@ func (b *bronze) assigned(ctx context.Context, tps []TopicPartition) (map[TopicP
 	out := make(map[TopicPartition]int64, len(tps))
 	var fresh []*part
 	for _, tp := range tps {
-		p := &part{TopicPartition: tp, topicID: b.w.topics[tp.Topic].ID}
+		p := &part{TopicPartition: tp, table: b.kind.name, topicID: b.w.topics[tp.Topic].ID}
 		b.parts[tp] = p
 		fresh = append(fresh, p)
 	}
@@ -143,7 +143,7 @@ func (b *bronze) assigned(ctx context.Context, tps []TopicPartition) (map[TopicP
 	for _, p := range fresh {
 		out[p.TopicPartition] = p.next
 	}
-	b.w.setHeld(b.held())
+	b.hold()
 	return out, nil
 }
 
@@ -169,7 +169,14 @@ func (b *bronze) revoked(_ context.Context, tps []TopicPartition, _ bool) {
 	for _, tp := range tps {
 		delete(b.parts, tp)
 	}
-	b.w.setHeld(b.held())
+	b.hold()
+}
+
+// hold tells the followers which shards are this worker's: those of the readings.
+func (b *bronze) hold() {
+	if b.kind.name == tableBronze {
+		b.w.setHeld(b.held())
+	}
 }
 
 func (b *bronze) held() []TopicPartition {
@@ -199,10 +206,10 @@ func (b *bronze) load(ctx context.Context, parts []*part) error {
 }
 
 func (b *bronze) loadOnce(ctx context.Context, parts []*part) error {
-	t := b.w.tables[tableBronze]
+	t := b.w.tables[b.kind.name]
 	snap, err := t.Refresh(ctx)
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", tableBronze, err)
+		return fmt.Errorf("reading %s: %w", b.kind.name, err)
 	}
 	bounds, err := b.w.Feed.Offsets(ctx)
 	if err != nil {
@@ -235,7 +242,7 @@ func (b *bronze) loadSeen(ctx context.Context, snap *delta.Snapshot, parts []*pa
 		in = append(in, fmt.Sprintf("(%s, %d)", duck.Literal(p.Topic), p.Partition))
 	}
 	for files := range slices.Chunk(snap.Files(), 32) {
-		from, err := relation(b.w.tables[tableBronze], files)
+		from, err := relation(b.w.tables[b.kind.name], files)
 		if err != nil {
 			return err
 		}
@@ -246,7 +253,7 @@ func (b *bronze) loadSeen(ctx context.Context, snap *delta.Snapshot, parts []*pa
 				WHERE (kafka_topic, kafka_partition) IN (`+strings.Join(in, ", ")+`) AND edge <> '' AND boot <> '' AND stream <> ''))
 			GROUP BY kafka_topic, kafka_partition, edge, boot, stream, run`)
 		if err != nil {
-			return fmt.Errorf("reading which messages %s holds: %w", tableBronze, err)
+			return fmt.Errorf("reading which messages %s holds: %w", b.kind.name, err)
 		}
 		for rows.Next() {
 			var tp TopicPartition
@@ -260,7 +267,7 @@ func (b *bronze) loadSeen(ctx context.Context, snap *delta.Snapshot, parts []*pa
 			}
 		}
 		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			return fmt.Errorf("reading which messages %s holds: %w", tableBronze, err)
+			return fmt.Errorf("reading which messages %s holds: %w", b.kind.name, err)
 		}
 	}
 	return nil

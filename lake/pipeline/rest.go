@@ -4,8 +4,10 @@ import "context"
 
 // AtRest tells what [Worker.Drained] tells, without hurrying anything along.
 func (w *Worker) AtRest(ctx context.Context) (bool, error) {
-	if done, err := w.bronze.drained(ctx); err != nil || !done {
-		return false, err
+	for _, b := range w.bronzes {
+		if done, err := b.drained(ctx); err != nil || !done {
+			return false, err
+		}
 	}
 	for _, f := range w.followers {
 		if done, err := f.drained(ctx); err != nil || !done {

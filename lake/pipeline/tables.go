@@ -14,6 +14,7 @@ import (
 // The tables that the engine fills.
 const (
 	tableBronze     = "bronze.readings"
+	tableRaw        = "bronze.raw"
 	tableSilver     = "silver.readings"
 	tableQuarantine = "silver.readings_quarantine"
 	tableWindows    = "gold.windows_1m"

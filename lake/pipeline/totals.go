@@ -71,6 +71,7 @@ func eachCommit(ctx context.Context, t *delta.Table, fn func(delta.Version) erro
 type totals struct {
 	mu               sync.Mutex
 	repeats, skipped int64
+	rawRepeats       int64
 	edges            EdgeTally
 	rules            map[string]int64
 	changedWindows   int64
@@ -89,9 +90,14 @@ func (t *totals) load(ctx context.Context, w *Worker) error {
 	return nil
 }
 
-func (t *totals) bronze(n tally) {
+func (t *totals) bronze(kind spineTable, n tally) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if kind.name == tableRaw {
+		t.commits["raw"]++
+		t.rawRepeats += n.repeats
+		return
+	}
 	t.repeats += n.repeats
 	t.skipped += n.skipped
 	t.commits["bronze"]++
@@ -133,6 +139,9 @@ func (w *Worker) Counters() []signal.Counter {
 	add("bronze", "not_readings", t.skipped)
 	add("bronze", "commits", t.commits["bronze"])
 	add("bronze", "version_now", w.tables[tableBronze].Last().Version())
+	add("bronze", "raw_blocks", rows(tableRaw))
+	add("bronze", "raw_repeats", t.rawRepeats)
+	add("bronze", "raw_commits", t.commits["raw"])
 	add("silver", "rows", rows(tableSilver))
 	add("silver", "quarantined", rows(tableQuarantine))
 	add("silver", "dropped", t.edges.Dropped)

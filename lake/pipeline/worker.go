@@ -72,7 +72,7 @@ type Worker struct {
 	plans  planStore
 	tables map[string]*delta.Table
 
-	bronze    *bronze
+	bronzes   []*bronze   // readings, raw
 	followers []*follower // silver, windows, state
 	flows     []*flow
 
@@ -100,8 +100,10 @@ func New(ctx context.Context, opts Options) (*Worker, error) {
 	if err := w.plans.keepPipeline(opts.Pipeline); err != nil {
 		return nil, err
 	}
-	w.bronze = newBronze(w)
-	w.flows = append(w.flows, &flow{name: tableBronze})
+	for _, kind := range spineTables() {
+		w.bronzes = append(w.bronzes, newBronze(w, kind))
+		w.flows = append(w.flows, &flow{name: kind.name})
+	}
 	add := func(f *follower) *flow {
 		w.followers = append(w.followers, f)
 		fl := &flow{name: f.name, wake: w.wakeUp(), step: f.step}
@@ -138,9 +140,11 @@ func (w *Worker) checkTopics(ctx context.Context) (err error) {
 // not stop the others.
 func (w *Worker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return w.bronze.run(ctx, w.flows[0]) })
+	for i, b := range w.bronzes {
+		group.Go(func() error { return b.run(ctx, w.flows[i]) })
+	}
 	for i, f := range w.followers {
-		fl := w.flows[i+1]
+		fl := w.flows[len(w.bronzes)+i]
 		group.Go(func() error {
 			defer f.close()
 			return w.runFlow(ctx, fl)
@@ -167,6 +171,10 @@ type flow struct {
 	hurry  bool
 	failed int64
 }
+
+// Turn waits for the SQL engine, which others of the process may use beside the
+// worker's flows; the caller gives it back.
+func (w *Worker) Turn(ctx context.Context) (giveBack func(), err error) { return w.takeTurn(ctx) }
 
 // takeTurn waits for the SQL engine; the caller gives it back.
 func (w *Worker) takeTurn(ctx context.Context) (giveBack func(), err error) {
@@ -367,8 +375,10 @@ func (w *Worker) heldShards() []int {
 // Drained tells whether everything that the spine holds for this worker has
 // reached gold. Asking hurries gold along.
 func (w *Worker) Drained(ctx context.Context) (bool, error) {
-	if done, err := w.bronze.drained(ctx); err != nil || !done {
-		return false, err
+	for _, b := range w.bronzes {
+		if done, err := b.drained(ctx); err != nil || !done {
+			return false, err
+		}
 	}
 	done := true
 	for _, f := range w.followers {

@@ -22,6 +22,7 @@ import (
 
 const (
 	bronzeTable     = "bronze.readings"
+	rawTable        = "bronze.raw"
 	silverTable     = "silver.readings"
 	quarantineTable = "silver.readings_quarantine"
 )
@@ -34,23 +35,25 @@ func (v *verifier) spine(ctx context.Context, cat *catalog.Catalog) error {
 		return err
 	}
 	defer admin.Close()
-	topics, err := admin.Topics(ctx, record.TopicReadings, record.TopicEvents, record.TopicDeadletter)
+	read := map[string]string{record.TopicReadings: bronzeTable, record.TopicEvents: bronzeTable, record.TopicRaw: rawTable}
+	names := append(slices.Collect(maps.Keys(read)), record.TopicDeadletter)
+	topics, err := admin.Topics(ctx, names...)
 	if err != nil {
 		return err
 	}
-	offsets, err := admin.ListOffsets(ctx, record.TopicReadings, record.TopicEvents, record.TopicDeadletter)
-	if err != nil {
-		return err
-	}
-	bronze, err := cat.Snapshot(bronzeTable)
+	offsets, err := admin.ListOffsets(ctx, names...)
 	if err != nil {
 		return err
 	}
 	var ranges []kafkac.Range
 	for tp, o := range offsets {
 		start := o.Start
-		if tp.Topic != record.TopicDeadletter {
-			start = max(start, bronze.Txn(pipeline.BronzeTxn(topics[tp.Topic].ID, tp.Partition)))
+		if table := read[tp.Topic]; table != "" {
+			bronze, err := cat.Snapshot(table)
+			if err != nil {
+				return err
+			}
+			start = max(start, bronze.Txn(pipeline.BronzeTxn(table, topics[tp.Topic].ID, tp.Partition)))
 		}
 		ranges = append(ranges, kafkac.Range{TopicPartition: tp, Start: start, End: o.End})
 	}
@@ -72,6 +75,9 @@ func (v *verifier) spine(ctx context.Context, cat *catalog.Catalog) error {
 		readings := 1 // bytes that cannot be read become one row
 		if record.Decode(r.Value, &batch) == nil {
 			readings = len(batch.Readings)
+			if r.Topic == record.TopicRaw {
+				readings = int(record.Samples(&batch))
+			}
 		}
 		v.waiting[identity(r)] = readings
 		return nil
@@ -95,6 +101,15 @@ func (v *verifier) bronze(ctx context.Context, s *duck.Session) error {
 			CASE WHEN coalesce(boot, '') = '' THEN kafka_offset END AS place
 			FROM bronze.readings GROUP BY ALL)
 		GROUP BY 1`, func(e *Edge, n []int64) { e.Bronze, e.Doubled = n[0], n[1] })
+}
+
+// raw does the same with blocks of samples.
+func (v *verifier) raw(ctx context.Context, s *duck.Session) error {
+	return v.each(ctx, s, `SELECT coalesce(edge, ''), sum(samples), sum(c - 1)
+		FROM (SELECT edge, boot, stream, n, i, kafka_topic, kafka_partition, count(*) AS c, sum(count) AS samples,
+			CASE WHEN coalesce(boot, '') = '' THEN kafka_offset END AS place
+			FROM bronze.raw GROUP BY ALL)
+		GROUP BY 1`, func(e *Edge, n []int64) { e.Raw, e.RawDoubled = n[0], n[1] })
 }
 
 // pending gathers the rows of bronze in versions that silver has yet to read.
@@ -224,7 +239,8 @@ func (v *verifier) arrived(ctx context.Context, s *duck.Session) error {
 	if err != nil {
 		return err
 	}
-	const inBronze = `SELECT DISTINCT edge, boot, stream, n FROM bronze.readings WHERE coalesce(boot, '') <> ''`
+	const inBronze = `SELECT DISTINCT edge, boot, stream, n FROM bronze.readings WHERE coalesce(boot, '') <> ''
+		UNION SELECT edge, boot, stream, n FROM bronze.raw WHERE coalesce(boot, '') <> ''`
 	rows, err := s.Query(ctx, `SELECT w.edge, w.boot, w.stream, w.n FROM waiting w
 		SEMI JOIN (`+inBronze+`) b ON b.edge = w.edge AND b.boot = w.boot AND b.stream = w.stream AND CAST(b.n AS VARCHAR) = w.n`)
 	if err != nil {

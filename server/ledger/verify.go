@@ -15,6 +15,7 @@ import (
 	"github.com/headrace/headrace/internal/duck"
 	"github.com/headrace/headrace/lake/catalog"
 	"github.com/headrace/headrace/lake/pipeline"
+	"github.com/headrace/headrace/signal"
 )
 
 // Options say where the parts of the ledger are.
@@ -27,6 +28,12 @@ type Options struct {
 
 // message names a message of an edge.
 type message struct{ edge, boot, stream, n string }
+
+// raw tells whether the message carries waveforms, which are counted in samples.
+func (m message) raw() bool {
+	_, class := signal.Stream(m.stream).Split()
+	return class == signal.Raw
+}
 
 // Verify makes the ledger of a data directory that is at rest: nothing of it
 // may move while this reads.
@@ -41,7 +48,7 @@ func Verify(ctx context.Context, o Options) (Report, error) {
 	r := Report{Edges: []Edge{}, Drained: !v.unfinished}
 	for _, name := range slices.Sorted(maps.Keys(v.edges)) {
 		e := v.edges[name]
-		r.Drained = r.Drained && e.InFlight == 0 && e.Pending == 0
+		r.Drained = r.Drained && e.InFlight == 0 && e.SamplesInFlight == 0 && e.Pending == 0
 		r.Edges = append(r.Edges, *e)
 	}
 	r.conclude()
@@ -51,7 +58,7 @@ func Verify(ctx context.Context, o Options) (Report, error) {
 type verifier struct {
 	Options
 	edges      map[string]*Edge
-	waiting    map[message]int // readings of messages that may still be on the way
+	waiting    map[message]int // readings, or samples, of messages that may still be on the way
 	dead       map[message]bool
 	unfinished bool // a source has not been read to its end
 }
@@ -97,9 +104,10 @@ func (v *verifier) add(name string, st outbox.State) {
 	e.Emitted, e.Derived, e.Held = int64(c.Emitted), int64(c.Derived), int64(c.Held)
 	e.Filtered, e.Shipped, e.Evicted = int64(c.Filtered), int64(c.Shipped), int64(c.Evicted)
 	e.Retried, e.Lost = int64(c.Retried), int64(c.Lost)
+	e.Samples, e.SamplesShipped = int64(c.Samples), int64(c.SamplesShipped)
 	v.unfinished = v.unfinished || !st.SourceEnded
 	for _, u := range st.Unacked {
-		v.waiting[message{u.Edge, u.Boot, string(u.Stream), strconv.FormatUint(u.N, 10)}] = u.Readings
+		v.waiting[message{u.Edge, u.Boot, string(u.Stream), strconv.FormatUint(u.N, 10)}] = u.Readings + int(u.Samples)
 	}
 }
 
@@ -132,7 +140,7 @@ func (v *verifier) tables(ctx context.Context) (err error) {
 	if err := v.pending(ctx, s, cat); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context, *duck.Session) error{v.bronze, v.silver, v.arrived} {
+	for _, step := range []func(context.Context, *duck.Session) error{v.bronze, v.raw, v.silver, v.arrived} {
 		if err := step(ctx, s); err != nil {
 			return err
 		}
@@ -152,7 +160,11 @@ func (v *verifier) tables(ctx context.Context) (err error) {
 func (v *verifier) inFlight(inBronze func(message) bool) {
 	for m, readings := range v.waiting {
 		if inBronze == nil || !inBronze(m) {
-			v.edge(m.edge).InFlight += int64(readings)
+			if m.raw() {
+				v.edge(m.edge).SamplesInFlight += int64(readings)
+			} else {
+				v.edge(m.edge).InFlight += int64(readings)
+			}
 		}
 	}
 }
