@@ -62,8 +62,11 @@ func Channel(sensor string) (channel string, place int, ok bool) {
 type window struct {
 	end    signal.Micros
 	values [12]float64
+	seen   uint16 // places that have been said, if only as unknown
 	vector Vector
 }
+
+const allSeen = 1<<12 - 1
 
 // vectorOf makes the features of one window. All but the kurtosis are ratios or
 // logarithms, so that the gain of a channel only moves log_rms.
@@ -99,12 +102,21 @@ func (h *History) Put(end signal.Micros, place int, value float64) bool {
 		h.windows = slices.Insert(h.windows, i, w)
 	}
 	w := &h.windows[i]
-	if w.values[place] == value || math.IsNaN(w.values[place]) && math.IsNaN(value) {
+	bit := uint16(1) << place
+	if w.seen&bit != 0 && (w.values[place] == value || math.IsNaN(w.values[place]) && math.IsNaN(value)) {
 		return false
 	}
+	w.seen |= bit
 	w.values[place] = value
 	w.vector = vectorOf(&w.values)
 	return true
+}
+
+// Complete tells whether all of a window has come: every value, or a newer
+// window, since an edge sends a window at once.
+func (h *History) Complete(end signal.Micros) bool {
+	i := sort.Search(len(h.windows), func(i int) bool { return h.windows[i].end >= end })
+	return i < len(h.windows) && h.windows[i].end == end && (h.windows[i].seen == allSeen || i < len(h.windows)-1)
 }
 
 // Forget drops windows that ended before a time.

@@ -23,7 +23,7 @@ import (
 
 type still struct{ now time.Time }
 
-func (c still) Now() time.Time                                     { return c.now }
+func (c still) Now() time.Time                                   { return c.now }
 func (c still) WaitUntil(ctx context.Context, _ time.Time) error { return ctx.Err() }
 
 var noon = time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"path/filepath"
 	"slices"
 	"time"
@@ -33,7 +34,7 @@ type feed struct {
 	start       func() (time.Time, error) // its first event
 	open        source.Opener
 	vibration   *vibration.Set
-	dial        mqttc.Dial // the way to the broker; nil is the machine's own
+	network     plant.Network // the way to the broker
 }
 
 // feeds are the edges of --replay or --plant, and the clock that they share.
@@ -74,7 +75,7 @@ func (p *process) recordings() (*feeds, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, leftOut, err := source.List(kind, dir)
+	list, leftOut, err := source.List(dir, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -100,16 +101,20 @@ func (p *process) simulated() (*feeds, error) {
 	if err != nil {
 		return nil, err
 	}
-	sim, err := plant.Open(cfg, p.Dir.Path("plant"), func() time.Time { return p.clock.Now() })
+	sim, err := plant.Open(cfg, p.Dir.Path("plant"))
 	if err != nil {
 		return nil, err
 	}
 	f := &feeds{site: sim.Site(), plant: sim}
-	for _, e := range sim.Edges() {
+	edges, err := sim.Edges()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range edges {
 		f.edges = append(f.edges, feed{
 			group: sim.Site(), node: e.Node, what: "plant " + p.Plant, assets: e.Assets,
 			start: func() (time.Time, error) { return sim.Start(), nil },
-			open:  e.Open, vibration: e.Vibration, dial: e.Dial,
+			open:  e.Open, vibration: e.Vibration, network: e.Network,
 		})
 	}
 	return f, nil
@@ -183,7 +188,7 @@ func (p *process) agent(e feed, pace *source.Member) (*edge.Agent, error) {
 		Open:       e.open,
 		Filter:     set,
 		Vibration:  e.vibration,
-		MQTT:       mqttc.Config{Addresses: p.mqtt, Dial: e.dial},
+		MQTT:       mqttc.Config{Addresses: p.mqtt, Dial: e.network.Over(p.clock, (&net.Dialer{}).DialContext)},
 		Clock:      p.clock,
 		Pace:       pace,
 		FloorBytes: floorBytes,

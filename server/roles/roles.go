@@ -13,13 +13,14 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/headrace/headrace/edge"
 	"github.com/headrace/headrace/internal/duck"
 	"github.com/headrace/headrace/lake/pipeline"
+	"github.com/headrace/headrace/predict/alert"
+	"github.com/headrace/headrace/predict/workorder"
 	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/signal"
 	"github.com/headrace/headrace/spine/bridge"
@@ -54,6 +55,8 @@ type process struct {
 	twin     *state.Twin
 	feeds    *feeds
 	predict  *maintenance
+	alerts   *alert.Store
+	orders   *workorder.Book
 
 	rest resting
 
@@ -205,9 +208,7 @@ func (p *process) lakeDir() string {
 	return p.Dir.Path("lake")
 }
 
-func (p *process) registryFile() string {
-	return filepath.Join(filepath.Dir(p.lakeDir()), "registry.db")
-}
+func (p *process) registryFile() string { return p.besideLake("registry.db") }
 
 // loopback refuses an address that others could reach: nothing of this version
 // listens beyond loopback, because nothing of it asks who is there.

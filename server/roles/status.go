@@ -57,6 +57,11 @@ func (p *process) status() server.Status {
 			}
 		}
 	}
+	if p.predict != nil {
+		if err := p.predict.worker.Err(); err != nil {
+			s.Problems = append(s.Problems, fmt.Sprintf("predict: %v", err))
+		}
+	}
 	if twinErr != nil {
 		s.Problems = append(s.Problems, fmt.Sprintf("live twin: %v", twinErr))
 	}
@@ -72,6 +77,9 @@ func (p *process) atRest() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), restEvery)
 		defer cancel()
 		rests, err := p.lake.AtRest(ctx)
+		if rests && err == nil {
+			rests, err = p.predict.drained(ctx)
+		}
 		p.rest.rests, p.rest.asked = rests && err == nil, time.Now()
 	}
 	return p.rest.rests
