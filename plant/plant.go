@@ -27,11 +27,12 @@ const (
 	kindImpossible = "impossible"
 )
 
-// The healthy period that an engineer would name: the first minutes.
-const (
-	healthyFrom = 10 * time.Second
-	healthyTo   = 120 * time.Second
-)
+// healthyFrom is when the healthy period begins that an engineer would name.
+const healthyFrom = 10 * time.Second
+
+// healthyTo is when it ends: after two minutes, or after as many windows as a
+// model needs.
+func (c Config) healthyTo() time.Duration { return max(120*time.Second, 20*c.Duty) }
 
 // Plant is a simulated plant.
 type Plant struct {
@@ -73,7 +74,9 @@ func build(cfg Config) *Plant {
 func (p *Plant) spoil() {
 	draw := func(i uint64) float64 { return unit(hash(p.cfg.Seed, i, 10)) }
 	at := func(i uint64, from, to float64) time.Time {
-		return p.start.Add(time.Duration(from+draw(i)*(to-from)) * time.Second)
+		// Nothing goes wrong before the healthy period is over.
+		later := p.cfg.healthyTo() - 120*time.Second
+		return p.start.Add(later + time.Duration(from+draw(i)*(to-from))*time.Second)
 	}
 	// Four machines, in an order that the seed draws.
 	order := make([]int, len(p.machines))
@@ -93,7 +96,7 @@ func (p *Plant) spoil() {
 		for i, kind := range []string{kindStuck, kindDead, kindImpossible} {
 			m := p.machines[order[i+1]]
 			q := quantities()[int(draw(uint64(10+i))*float64(len(quantities())))]
-			f := truth.Fault{Path: m.asset.Sensor(q.name), Kind: kind, Begins: at(uint64(20+i), 100, 250)}
+			f := truth.Fault{Path: m.asset.Sensor(q.name), Kind: kind, Begins: at(uint64(20+i), 130, 250)}
 			m.faults[q.name] = f
 			p.truth.Faults = append(p.truth.Faults, f)
 		}
@@ -176,7 +179,7 @@ func (p *Plant) Registry() []byte {
 		o := c.bearing
 		fmt.Fprintf(&b, "  %s:\n    class: %s\n    description: %s of the demo plant\n    owner: Rotating equipment\n    mounting: bedplate, %s\n    rpm: %g\n", c.name, c.name, c.name, c.name, c.rpm)
 		fmt.Fprintf(&b, "    bearing: {name: %s, bpfo: %g, bpfi: %g, bsf2: %g, ftf: %g}\n", o.Name, o.BPFO, o.BPFI, o.BSF2, o.FTF)
-		fmt.Fprintf(&b, "    healthy: {from: %q, to: %q}\n", p.start.Add(healthyFrom).Format(time.RFC3339), p.start.Add(healthyTo).Format(time.RFC3339))
+		fmt.Fprintf(&b, "    healthy: {from: %q, to: %q}\n", p.start.Add(healthyFrom).Format(time.RFC3339), p.start.Add(p.cfg.healthyTo()).Format(time.RFC3339))
 		fmt.Fprintf(&b, "    vibration: [%s]\n    sensors:\n", channel)
 		b.WriteString("      state: {kind: text, max_hold: 24h}\n")
 		fmt.Fprintf(&b, "      %s: {unit: /min, kind: number, min: -10, max: 6000, max_hold: 90s, stuck_after: 120s}\n", speedSensor)

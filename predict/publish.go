@@ -209,8 +209,8 @@ func (w *Worker) writeMinutes(ctx context.Context, to int64) error {
 
 // means are the time-weighted means of the minutes' slow sensors.
 func (w *Worker) means(ctx context.Context, from, to signal.Micros) (map[minute]map[string]float64, error) {
-	cat, err := catalog.Open(ctx, w.LakeDir)
-	if err != nil {
+	cat := w.catalog
+	if err := cat.Refresh(ctx); err != nil {
 		return nil, err
 	}
 	relation, err := cat.Relation(tableWindows, catalog.Range{Column: "window_start", Min: from, Max: to})

@@ -44,8 +44,8 @@ func (w *Worker) restore(ctx context.Context) error {
 		}
 		w.forget()
 	}
-	cat, err := catalog.Open(ctx, w.LakeDir)
-	if err != nil {
+	cat := w.catalog
+	if err := cat.Refresh(ctx); err != nil {
 		return err
 	}
 	for _, step := range []func(context.Context, *catalog.Catalog) error{w.restoreModels, w.restorePublished, w.restorePending, w.restoreAlerts} {
@@ -152,8 +152,8 @@ func (w *Worker) featureRows(ctx context.Context, from string, fn func(channelKe
 
 // healthyRows are a healthy period's features as they are known now.
 func (w *Worker) healthyRows(ctx context.Context, h signal.Healthy, sensor string) (out [][]float64, err error) {
-	cat, err := catalog.Open(ctx, w.LakeDir)
-	if err != nil {
+	cat := w.catalog
+	if err := cat.Refresh(ctx); err != nil {
 		return nil, err
 	}
 	from, err := cat.Relation(tableVibration, catalog.Range{Column: "event_time", Min: h.From, Max: h.To},

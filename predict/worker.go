@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/internal/duck"
+	"github.com/headrace/headrace/lake/catalog"
 	"github.com/headrace/headrace/lake/delta"
 	"github.com/headrace/headrace/predict/features"
 	"github.com/headrace/headrace/predict/model"
@@ -79,6 +80,7 @@ type Worker struct {
 	states     map[signal.Asset][]stateAt
 	models     map[channelKey]*trained
 	process    process
+	catalog    *catalog.Catalog
 	published  map[faultKey]signal.Micros // Until of what gold.sensor_health has
 	lastStamp  signal.Micros
 
@@ -162,6 +164,9 @@ func New(ctx context.Context, o Options) (*Worker, error) {
 		return nil, fmt.Errorf("starting predictions: %w", err)
 	}
 	if err := w.openTables(ctx); err != nil {
+		return nil, fmt.Errorf("starting predictions: %w", err)
+	}
+	if w.catalog, err = catalog.Open(ctx, o.LakeDir); err != nil {
 		return nil, fmt.Errorf("starting predictions: %w", err)
 	}
 	return w, nil

@@ -57,11 +57,16 @@ func checkMachine(m signal.AssetMeta) error {
 	return err
 }
 
-// checkHealthy refuses a healthy period of a machine that does not compare: of
-// another class or mounting. One that is not registered (yet) is taken.
+// checkHealthy refuses, of the assets that a change is about, a healthy period of
+// a machine that does not compare: of another class or mounting. One that is not
+// registered (yet) is taken.
 func checkHealthy(all []signal.AssetMeta, changed []signal.AssetMeta) error {
+	about := map[signal.Asset]bool{}
 	for _, m := range changed {
-		if m.Healthy.Asset == "" || m.Healthy.Asset == m.Asset {
+		about[m.Asset] = true
+	}
+	for _, m := range all { // as they are now: some of the change may not have been taken
+		if !about[m.Asset] || m.Healthy.Asset == "" || m.Healthy.Asset == m.Asset {
 			continue
 		}
 		for _, o := range all {
