@@ -33,6 +33,7 @@ func (s *Server) addAPI(mux *http.ServeMux) {
 	get(api, "list-stations", "/api/v1/stations", "The counters of every station of this process", s.listStations)
 	get(api, "get-status", "/api/v1/status", "What this process is and how it is", s.getStatus)
 	get(api, "list-unclaimed", "/api/v1/registry/unclaimed", "Sensors that arrived and that nobody has described", s.listUnclaimed)
+	s.addMaintenance(api)
 	s.addLive(api, mux)
 }
 

@@ -21,14 +21,16 @@ import (
 type Options struct {
 	Twin     *state.Twin
 	Registry *registry.Registry
-	Series   Series                  // nil: this process has no lake
-	Counters func() []signal.Counter // of every station in this process
-	Clock    signal.Clock            // the plant's
-	Status   func() Status
-	UI       fs.FS    // the page, index.html at its root; nil: none
-	Hosts    []string // host names it may be called by, beside the machine itself
-	Version  string   // of the build, for the API's document
-	Log      *slog.Logger
+	Series   Series // nil: this process has no lake
+	// Maintenance is nil in a process without alerts and orders.
+	Maintenance Maintenance
+	Counters    func() []signal.Counter // of every station in this process
+	Clock       signal.Clock            // the plant's
+	Status      func() Status
+	UI          fs.FS    // the page, index.html at its root; nil: none
+	Hosts       []string // host names it may be called by, beside the machine itself
+	Version     string   // of the build, for the API's document
+	Log         *slog.Logger
 }
 
 // Status is what a process says of itself.

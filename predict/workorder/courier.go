@@ -102,7 +102,7 @@ func RequestOf(e *alert.Episode) Request {
 		T2: e.T2, T2Limit: e.T2Limit, Q: e.Q, QLimit: e.QLimit, Model: e.Model, Window: Window{Sensor: e.Sensor, End: e.PeakAt},
 	}
 	for _, v := range e.Evidence {
-		r.Evidence = append(r.Evidence, evidence(v))
+		r.Evidence = append(r.Evidence, EvidenceOf(v.Feature, v.Value, v.Healthy, v.Z, v.Share))
 	}
 	return r
 }
@@ -121,16 +121,16 @@ func Sure(confidence float64) string {
 	return "uncertain"
 }
 
-// evidence puts a feature into the words and units of a planner: logarithms
+// EvidenceOf puts a feature into the words and units of a planner: logarithms
 // become what they are of.
-func evidence(e alert.Evidence) Evidence {
-	out := Evidence{Feature: e.Feature, Unit: "1", Value: e.Value, Healthy: e.Healthy, Z: e.Z, Share: e.Share}
+func EvidenceOf(feature string, value, healthy, z, share float64) Evidence {
+	out := Evidence{Feature: feature, Unit: "1", Value: value, Healthy: healthy, Z: z, Share: share}
 	plain := func(name, unit string, f func(float64) float64) {
-		out.Feature, out.Unit, out.Value, out.Healthy = name, unit, f(e.Value), f(e.Healthy)
+		out.Feature, out.Unit, out.Value, out.Healthy = name, unit, f(value), f(healthy)
 	}
 	energy := func(v float64) float64 { return 100 * math.Exp(4*v) }
 	percent := func(v float64) float64 { return 100 * v }
-	switch e.Feature {
+	switch feature {
 	case "log_rms":
 		plain("RMS", "[g]", math.Exp)
 	case "log_crest":

@@ -29,6 +29,9 @@ func (p *process) startHTTP(ctx context.Context) error {
 	if err := p.openDuck(ctx); err != nil {
 		return err
 	}
+	if err := p.openOrders(ctx); err != nil {
+		return err
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.ListenHTTP)
 	if err != nil {
 		return fmt.Errorf("starting the page: %w; stop what uses the address, or choose another with --listen-http", err)
@@ -37,15 +40,16 @@ func (p *process) startHTTP(ctx context.Context) error {
 	p.stack.run("live twin", p.followSilver)
 
 	s, err := server.New(server.Options{
-		Twin:     p.twin,
-		Registry: p.registry,
-		Series:   server.NewLakeSeries(p.lakeDir(), p.duck),
-		Counters: p.counters,
-		Clock:    p.clock,
-		Status:   p.status,
-		UI:       ui.FS(),
-		Log:      p.Log,
-		Version:  p.Version,
+		Twin:        p.twin,
+		Registry:    p.registry,
+		Series:      server.NewLakeSeries(p.lakeDir(), p.duck),
+		Counters:    p.counters,
+		Maintenance: office{p},
+		Clock:       p.clock,
+		Status:      p.status,
+		UI:          ui.FS(),
+		Log:         p.Log,
+		Version:     p.Version,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
