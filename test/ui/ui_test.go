@@ -101,6 +101,16 @@ func TestPageOverThePlant(t *testing.T) {
 	})
 }
 
+// A planner goes from the risk to the closed order, over a simulated plant.
+func TestPageFromRiskToClosedOrder(t *testing.T) {
+	browser := chromium(t)
+	bin := harness.Binary(t)
+	p := harness.Start(t, bin, filepath.Join(t.TempDir(), "data"), nil,
+		append([]string{"up", "--plant", "demo:seed=11,duty=5s", "--speed", "20"}, harness.Loopback()...)...)
+	run := p.Ready(t, 30*time.Second)
+	drive(t, browser, "orders.mjs", []string{"http://" + run.HTTP + "/"}, nil)
+}
+
 // How the page writes values and ages, and what it draws.
 func TestPageUnits(t *testing.T) {
 	drive(t, chromium(t), "units.mjs", nil, nil)

@@ -148,6 +148,10 @@ const server = createServer((req, res) => {
   if (path === "/api/v1/assets") return json({ plant_time: iso(plantNow()), registry_version: 2, assets: assets.map(summary) });
   if (path === "/api/v1/status") return json(statusBody());
   if (path === "/api/v1/stations") return json(stations());
+  if (path === "/api/v1/risks") return json({ plant_time: iso(plantNow()), risks: [] });
+  if (path === "/api/v1/orders") return json({ orders: [] });
+  if (path === "/api/v1/findings") return json({ findings: [] });
+  if (path === "/api/v1/egress") return json({ classes: [], births_bytes: 0, idle_bytes: 0, acks_bytes: 0, sent_bytes: 0, raw_bytes: 0, saved: 0 });
   if (path === "/api/v1/registry/unclaimed") {
     const list = assets.flatMap((a) => sensors(a, plantNow())).filter((s) => !s.claimed);
     return json({ registry_version: 2, sensors: list.map((s) => ({ path: s.path, since: iso(plant0) })) });

@@ -78,6 +78,85 @@ export interface Unclaimed {
   since: string;
 }
 
+export interface Contribution {
+  feature: string;
+  unit: string;
+  value: number;
+  healthy: number;
+  z: number;
+  share: number;
+}
+
+export interface Risk {
+  asset: string;
+  class: string;
+  owner: string;
+  sensor: string;
+  status: string;
+  score: number | null;
+  event_time: string | null;
+  model: string;
+  trend: { t: number; score: number }[];
+  contributions: Contribution[];
+  order: string;
+}
+
+export interface Closing {
+  code: string;
+  verdict: string;
+  finished_at: string;
+  by?: string;
+  note?: string;
+}
+
+export interface Order {
+  id: string;
+  asset: string;
+  title: string;
+  defect: string;
+  failure_mode: string;
+  priority: string;
+  state: "open" | "closed";
+  started: string | null;
+  raised: string | null;
+  confidence: number;
+  sure: string;
+  score: number;
+  model: string;
+  evidence: Contribution[];
+  closing: Closing | null;
+}
+
+export interface Finding {
+  path: string;
+  kind: string;
+  state: "open" | "ended";
+  since: string | null;
+  evidence: string;
+  owner: string;
+}
+
+export interface Egress {
+  classes: {
+    class: string;
+    raw_bytes: number;
+    data_bytes: number;
+    heartbeat_bytes: number;
+    waveform_bytes: number;
+    resent_bytes: number;
+    max_error: number;
+    max_error_unit: string;
+    max_error_path: string;
+    max_error_of_deadband: number;
+  }[];
+  births_bytes: number;
+  idle_bytes: number;
+  acks_bytes: number;
+  sent_bytes: number;
+  raw_bytes: number;
+  saved: number;
+}
+
 /** An answer that is not what was asked for; status 0 is no answer at all. */
 export class ApiError extends Error {
   readonly status: number;
@@ -92,10 +171,12 @@ const root = "/api/v1/";
 /** Names as URL segments. */
 export const segments = (path: string) => path.split("/").map(encodeURIComponent).join("/");
 
-async function get<T>(path: string, abort?: AbortSignal): Promise<T> {
+const get = <T,>(path: string, abort?: AbortSignal) => ask<T>(path, { headers: { accept: "application/json" }, signal: abort ?? null }, abort);
+
+async function ask<T>(path: string, init: RequestInit, abort?: AbortSignal): Promise<T> {
   let answer: Response;
   try {
-    answer = await fetch(root + path, { headers: { accept: "application/json" }, signal: abort ?? null });
+    answer = await fetch(root + path, init);
   } catch (err) {
     if (abort?.aborted) throw err;
     throw new ApiError(0, "The server does not answer.");
@@ -108,6 +189,12 @@ async function get<T>(path: string, abort?: AbortSignal): Promise<T> {
 }
 
 export const getAssets = async () => (await get<{ assets: Asset[] | null }>("assets")).assets ?? [];
+export const getRisks = async () => (await get<{ risks: Risk[] | null }>("risks")).risks ?? [];
+export const getOrders = async () => (await get<{ orders: Order[] | null }>("orders")).orders ?? [];
+export const getFindings = async () => (await get<{ findings: Finding[] | null }>("findings")).findings ?? [];
+export const getEgress = () => get<Egress>("egress");
+export const closeOrder = (id: string, closing: Closing) =>
+  ask<Order>(`orders/${encodeURIComponent(id)}/close`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(closing) });
 export const getStatus = () => get<ServerStatus>("status");
 export const getUnclaimed = () => get<{ sensors: Unclaimed[] | null }>("registry/unclaimed");
 export async function getAsset(id: string, abort?: AbortSignal): Promise<AssetDetail> {

@@ -2,7 +2,8 @@
 import { clock, day, moments } from "./format";
 import { Chip } from "./parts";
 import { plantNow, plantSpeed } from "./plant";
-import { home } from "./route";
+import { openOrders } from "./maintenance";
+import { home, maintenance, planning } from "./route";
 import { assets, heardAt, linkState, status } from "./store";
 
 function plantName(): string {
@@ -27,6 +28,10 @@ export function Header() {
         <img src="./icon.svg" alt="" width="24" height="24" />
         <h1>Headrace</h1>
       </a>
+      <nav aria-label="Views">
+        <a href={home} aria-current={planning.value ? undefined : "page"}>Plant</a>{" "}
+        <a href={maintenance} aria-current={planning.value ? "page" : undefined}>Maintenance{openOrders() > 0 && ` (${openOrders()})`}</a>
+      </nav>
       <span class="plant" title="the sites of this plant">{plantName()}</span>
       <span class="grow" />
       {s?.drained && <Chip title="nothing is under way: every reading is where it ends">drained</Chip>}

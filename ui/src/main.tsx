@@ -1,9 +1,10 @@
 import { render } from "preact";
 import { AssetView } from "./asset";
+import { Maintenance, startMaintenance } from "./maintenance";
 import { Header, Problems } from "./header";
 import { startLive } from "./live";
 import { startBeat } from "./plant";
-import { route } from "./route";
+import { planning, route } from "./route";
 import { Stations } from "./stations";
 import { linkState, startStore } from "./store";
 import { Tree } from "./tree";
@@ -12,13 +13,13 @@ import "./style.css";
 
 function App() {
   return (
-    <div class={`page ${route.value.asset ? "shows-asset" : "shows-tree"} ${linkState.value === "lost" ? "is-lost" : ""}`}>
+    <div class={`page ${planning.value ? "shows-asset" : route.value.asset ? "shows-asset" : "shows-tree"} ${linkState.value === "lost" ? "is-lost" : ""}`}>
       <a class="skip" href="#asset" onClick={skip}>Skip to the asset</a>
       <Header />
       <Problems />
       <main>
         <Tree />
-        <AssetView />
+        {planning.value ? <Maintenance /> : <AssetView />}
       </main>
       <Stations />
     </div>
@@ -36,4 +37,5 @@ function skip(e: Event): void {
 startBeat();
 startStore();
 startLive();
+startMaintenance();
 render(<App />, document.getElementById("app")!);

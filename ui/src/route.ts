@@ -17,6 +17,7 @@ interface Route {
 }
 
 function parse(hash: string): Route {
+  if (hash === maintenance) hash = "";
   const [path = "", query = ""] = hash.replace(/^#\/?/, "").split("?");
   const names = path.split("/").filter(Boolean).map(decode);
   const asked = Number(new URLSearchParams(query).get("window"));
@@ -37,6 +38,10 @@ function decode(s: string): string {
 
 const hash = signal(location.hash);
 addEventListener("hashchange", () => (hash.value = location.hash));
+
+/** The planner's page has an address that no plant's name can be. */
+export const maintenance = "#maintenance";
+export const planning = computed(() => hash.value === maintenance);
 
 export const route = computed(() => parse(hash.value));
 

@@ -4,7 +4,7 @@ import { count, rate } from "./format";
 import { snapshots } from "./store";
 import type { Station } from "./api";
 
-const order = ["edge", "broker", "bridge", "spine", "bronze", "silver", "gold"];
+const order = ["edge", "broker", "bridge", "spine", "bronze", "silver", "gold", "predict"];
 
 /** The counter that says what passed a station; the first that the station has. */
 const passed: Record<string, string[]> = {
@@ -15,6 +15,7 @@ const passed: Record<string, string[]> = {
   bronze: ["rows"],
   silver: ["rows"],
   gold: ["windows"],
+  predict: ["predictions"],
 };
 
 /** Counters that should stay at nought; they are shown when they do not. */
