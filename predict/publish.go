@@ -117,7 +117,7 @@ func (w *Worker) touchMinutes(ctx context.Context, files []*delta.File) error {
 		return err
 	}
 	return w.engine(ctx, func(ctx context.Context) error {
-		return w.each(ctx, `SELECT DISTINCT asset, epoch_us(window_start) FROM `+from, func(rows *sql.Rows) error {
+		return each(ctx, w.session, `SELECT DISTINCT asset, epoch_us(window_start) FROM `+from, func(rows *sql.Rows) error {
 			var m minute
 			if err := rows.Scan(&m.asset, &m.start); err != nil {
 				return err
@@ -219,7 +219,7 @@ func (w *Worker) means(ctx context.Context, from, to signal.Micros) (map[minute]
 	}
 	out := map[minute]map[string]float64{}
 	err = w.engine(ctx, func(ctx context.Context) error {
-		return w.each(ctx, fmt.Sprintf(`SELECT asset, epoch_us(window_start), sensor, mean FROM %s
+		return each(ctx, w.session, fmt.Sprintf(`SELECT asset, epoch_us(window_start), sensor, mean FROM %s
 			WHERE mean IS NOT NULL AND NOT contains(sensor, '.') AND window_start BETWEEN make_timestamptz(%d) AND make_timestamptz(%d)`, relation, from, to), func(rows *sql.Rows) error {
 			var m minute
 			var sensor string

@@ -6,8 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 
+	"github.com/headrace/headrace/internal/duck"
 	"github.com/headrace/headrace/lake/catalog"
 	"github.com/headrace/headrace/predict/features"
 	"github.com/headrace/headrace/predict/model"
@@ -57,8 +57,8 @@ func (w *Worker) restore(ctx context.Context) error {
 }
 
 // each scans the rows of a query.
-func (w *Worker) each(ctx context.Context, query string, scan func(*sql.Rows) error) error {
-	rows, err := w.session.Query(ctx, query)
+func each(ctx context.Context, s *duck.Session, query string, scan func(*sql.Rows) error) error {
+	rows, err := s.Query(ctx, query)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (w *Worker) restoreModels(ctx context.Context, cat *catalog.Catalog) error 
 	if err != nil {
 		return err
 	}
-	return w.each(ctx, `SELECT asset, sensor, healthy_asset, epoch_us(healthy_from), epoch_us(healthy_to), content FROM `+from+` ORDER BY trained_at`, func(rows *sql.Rows) error {
+	return each(ctx, w.session, `SELECT asset, sensor, healthy_asset, epoch_us(healthy_from), epoch_us(healthy_to), content FROM `+from+` ORDER BY trained_at`, func(rows *sql.Rows) error {
 		var k channelKey
 		var h signal.Healthy
 		var content string
@@ -96,7 +96,7 @@ func (w *Worker) restorePublished(ctx context.Context, cat *catalog.Catalog) err
 	if err != nil {
 		return err
 	}
-	return w.each(ctx, `SELECT path, kind, epoch_us(since), coalesce(epoch_us(until), 0) FROM `+from+` ORDER BY available_time`, func(rows *sql.Rows) error {
+	return each(ctx, w.session, `SELECT path, kind, epoch_us(since), coalesce(epoch_us(until), 0) FROM `+from+` ORDER BY available_time`, func(rows *sql.Rows) error {
 		var k faultKey
 		var until signal.Micros
 		if err := rows.Scan(&k.path, &k.kind, &k.since, &until); err != nil {
@@ -117,7 +117,7 @@ func (w *Worker) restorePending(ctx context.Context, cat *catalog.Catalog) error
 	if err != nil {
 		return err
 	}
-	return w.featureRows(ctx, `(SELECT f.* FROM `+rows+` f ANTI JOIN `+predictions+` p
+	return featureRows(ctx, w.session, `(SELECT f.* FROM `+rows+` f ANTI JOIN `+predictions+` p
 		ON p.asset = f.asset AND p.sensor = f.sensor AND p.event_time = f.event_time AND p.feature_available = f.available_time)`,
 		func(k channelKey, row featureRow) {
 			c := w.channels[k]
@@ -130,15 +130,15 @@ func (w *Worker) restorePending(ctx context.Context, cat *catalog.Catalog) error
 }
 
 // featureRows scans rows of features.vibration, in the order of their times.
-func (w *Worker) featureRows(ctx context.Context, from string, fn func(channelKey, featureRow)) error {
-	query := `SELECT asset, sensor, epoch_us(event_time), epoch_us(available_time), running, windows`
+func featureRows(ctx context.Context, s *duck.Session, from string, fn func(channelKey, featureRow)) error {
+	query := `SELECT asset, sensor, epoch_us(event_time), epoch_us(available_time), op = 'D', running, windows`
 	for _, name := range features.Names() {
 		query += ", coalesce(" + name + ", 'nan'::DOUBLE)"
 	}
-	return w.each(ctx, query+` FROM `+from+` ORDER BY asset, sensor, event_time, available_time`, func(rows *sql.Rows) error {
+	return each(ctx, s, query+` FROM `+from+` ORDER BY asset, sensor, event_time, available_time, silver_version`, func(rows *sql.Rows) error {
 		var k channelKey
 		var row featureRow
-		to := []any{&k.asset, &k.sensor, &row.event, &row.available, &row.running, &row.windows}
+		to := []any{&k.asset, &k.sensor, &row.event, &row.available, &row.retracted, &row.running, &row.windows}
 		for i := range row.vector {
 			to = append(to, &row.vector[i])
 		}
@@ -150,8 +150,9 @@ func (w *Worker) featureRows(ctx context.Context, from string, fn func(channelKe
 	})
 }
 
-// healthyRows are a healthy period's features as they are known now.
-func (w *Worker) healthyRows(ctx context.Context, h signal.Healthy, sensor string) (out [][]float64, err error) {
+// healthyRows are a healthy period's features as they are known at a time: what
+// is learnt is learnt from what was available then.
+func (w *Worker) healthyRows(ctx context.Context, h signal.Healthy, sensor string, known signal.Micros) (out [][]float64, err error) {
 	cat := w.catalog
 	if err := cat.Refresh(ctx); err != nil {
 		return nil, err
@@ -161,24 +162,23 @@ func (w *Worker) healthyRows(ctx context.Context, h signal.Healthy, sensor strin
 	if err != nil {
 		return nil, err
 	}
-	last := signal.Micros(0)
+	var list []features.Row
+	var rows []featureRow
 	err = w.engine(ctx, func(ctx context.Context) error {
-		return w.featureRows(ctx, from, func(k channelKey, row featureRow) {
-			if k.asset != h.Asset || k.sensor != sensor || row.event <= h.From || row.event > h.To {
-				return
-			}
-			if row.event == last && len(out) > 0 {
-				out = out[:len(out)-1] // a later version of the same window
-				last = 0
-			}
-			if row.running && row.windows >= features.Least {
-				out = append(out, slices.Clone(row.vector[:]))
-				last = row.event
+		return featureRows(ctx, w.session, from, func(k channelKey, row featureRow) {
+			if k.asset == h.Asset && k.sensor == sensor && row.event > h.From && row.event <= h.To {
+				list = append(list, row.asOf(len(list)))
+				rows = append(rows, row)
 			}
 		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the healthy period of %s: %w", h.Asset, err)
+	}
+	for _, i := range features.Known(list, known) {
+		if row := &rows[i]; row.running && row.windows >= features.Least {
+			out = append(out, row.vector[:])
+		}
 	}
 	return out, nil
 }
@@ -194,7 +194,7 @@ func (w *Worker) restoreAlerts(ctx context.Context, cat *catalog.Catalog) error 
 		return err
 	}
 	var out []model.Prediction
-	err = w.each(ctx, `SELECT asset, sensor, epoch_us(event_time), epoch_us(available_time), epoch_us(feature_available), status, model,
+	err = each(ctx, w.session, `SELECT asset, sensor, epoch_us(event_time), epoch_us(available_time), epoch_us(feature_available), status, model,
 			coalesce(t2, 0), coalesce(t2_limit, 0), coalesce(q, 0), coalesce(q_limit, 0), coalesce(score, 0), contributions
 		FROM `+from+` ORDER BY asset, sensor, event_time, available_time`, func(rows *sql.Rows) error {
 		var p model.Prediction

@@ -162,7 +162,8 @@ func (w *Worker) over(h signal.Healthy, sensor string) bool {
 
 // train learns a channel's model and stores it.
 func (w *Worker) train(ctx context.Context, k channelKey, h signal.Healthy) (*trained, error) {
-	rows, err := w.healthyRows(ctx, h, k.sensor)
+	at := w.stamp()
+	rows, err := w.healthyRows(ctx, h, k.sensor, at)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +182,7 @@ func (w *Worker) train(ctx context.Context, k channelKey, h signal.Healthy) (*tr
 	app.String(0, t.Hash())
 	app.String(1, string(k.asset))
 	app.String(2, k.sensor)
-	app.Timestamp(3, int64(w.stamp()))
+	app.Timestamp(3, int64(at))
 	app.String(4, t.Definition)
 	app.String(5, string(h.Asset))
 	app.Timestamp(6, int64(h.From))

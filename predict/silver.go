@@ -19,6 +19,8 @@ type row struct {
 	event, alive signal.Micros
 	value        signal.Value
 	good         bool
+	stream       signal.Stream
+	complete     signal.Micros // 0 without a promise
 }
 
 // follow is a table that is read by version.
@@ -97,7 +99,7 @@ func (w *Worker) readSilver(ctx context.Context, files []*delta.File, fn func(*r
 		return err
 	}
 	return w.engine(ctx, func(ctx context.Context) error {
-		rows, err := w.session.Query(ctx, `SELECT path, epoch_us(event_time), epoch_us(alive_at), kind, coalesce(value, 'nan'::DOUBLE), coalesce(text, ''), good
+		rows, err := w.session.Query(ctx, `SELECT path, epoch_us(event_time), epoch_us(alive_at), kind, coalesce(value, 'nan'::DOUBLE), coalesce(text, ''), good, stream, coalesce(epoch_us(complete_to), 0)
 			FROM `+from+` ORDER BY event_time, alive_at, edge, boot, stream, n, i`)
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", tableSilver, err)
@@ -106,7 +108,7 @@ func (w *Worker) readSilver(ctx context.Context, files []*delta.File, fn func(*r
 			var r row
 			var kind, text string
 			var number float64
-			if err := rows.Scan(&r.path, &r.event, &r.alive, &kind, &number, &text, &r.good); err != nil {
+			if err := rows.Scan(&r.path, &r.event, &r.alive, &kind, &number, &text, &r.good, &r.stream, &r.complete); err != nil {
 				return errors.Join(fmt.Errorf("reading %s: %w", tableSilver, err), rows.Close())
 			}
 			switch kind {

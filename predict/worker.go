@@ -127,7 +127,14 @@ type emitted struct {
 // featureRow is a row of features.vibration.
 type featureRow struct {
 	event, available signal.Micros
+	retracted        bool
 	emitted
+}
+
+// asOf is the row as far as an as-of read needs it; seq is its place in the
+// order of commits.
+func (r *featureRow) asOf(seq int) features.Row {
+	return features.Row{Event: r.event, Available: r.available, Retracted: r.retracted, Seq: int64(seq)}
 }
 
 // Risk is what is known of a channel now.
@@ -269,7 +276,7 @@ func (w *Worker) refreshRegistry(ctx context.Context) error {
 // take notes a row of silver.
 func (w *Worker) take(r *row) {
 	asset, sensor := r.path.Asset(), r.path.Sensor()
-	w.monitor.Silver([]health.Row{{Path: r.path, EventTime: r.event, AliveAt: r.alive, Value: r.value}})
+	w.monitor.Silver([]health.Row{{Path: r.path, EventTime: r.event, AliveAt: r.alive, Value: r.value, Stream: r.stream, CompleteTo: r.complete}})
 	if sensor == stateSensor && r.value.Kind == signal.Text && r.good {
 		w.takeState(asset, stateAt{r.event, r.value.Text})
 		return

@@ -27,6 +27,9 @@ type Maintenance interface {
 	Service(ctx context.Context, asset signal.Asset) (Service, error)
 	Findings(ctx context.Context) ([]Finding, error)
 	Egress(ctx context.Context) (Egress, error)
+	// Features are the feature views as of a time, for somebody who knows what
+	// was available at another.
+	Features(ctx context.Context, asset signal.Asset, at, known signal.Micros) (Features, error)
 }
 
 // ErrUnknown says that what was asked for is not there.
@@ -165,6 +168,37 @@ type EgressClass struct {
 	MaxErrorBands float64 `json:"max_error_of_deadband"`
 }
 
+// Features are what the feature views say of an asset as of a time.
+type Features struct {
+	Asset     string            `json:"asset"`
+	At        Moment            `json:"at"`
+	Known     Moment            `json:"known" doc:"what was available later than this is left out"`
+	Vibration []ChannelFeatures `json:"vibration"`
+	Process   ProcessFeatures   `json:"process"`
+}
+
+// ChannelFeatures is the row of features.vibration that holds for a channel.
+type ChannelFeatures struct {
+	Sensor        string            `json:"sensor"`
+	Status        string            `json:"status" enum:"found,not_available,outside_ttl,retracted"`
+	EventTime     Moment            `json:"event_time" doc:"end of the window"`
+	AvailableTime Moment            `json:"available_time"`
+	Running       bool              `json:"running"`
+	Windows       int               `json:"windows" doc:"that the means are over"`
+	Values        map[string]Number `json:"values"`
+}
+
+// ProcessFeatures is the row of features.process that holds.
+type ProcessFeatures struct {
+	Status            string            `json:"status" enum:"found,not_available,outside_ttl,retracted"`
+	EventTime         Moment            `json:"event_time" doc:"end of the minute"`
+	AvailableTime     Moment            `json:"available_time"`
+	Running           bool              `json:"running"`
+	State             string            `json:"state"`
+	HoursSinceService Number            `json:"hours_since_service"`
+	Means             map[string]Number `json:"means"`
+}
+
 // The bodies of lists.
 type (
 	// RiskList are the risks, the worst first.
@@ -202,6 +236,7 @@ func (s *Server) addMaintenance(api huma.API) {
 	get(api, "list-findings", "/api/v1/findings", "Faults of sensors", s.listFindings)
 	get(api, "get-egress", "/api/v1/egress", "What left the edges against what raw data would be", s.getEgress)
 	get(api, "get-service", "/api/v1/assets/{site}/{line}/{asset}/service", "An asset's service counter", s.getService)
+	get(api, "get-features", "/api/v1/assets/{site}/{line}/{asset}/features", "The features of an asset as of a time", s.getFeatures)
 	huma.Register(api, huma.Operation{
 		OperationID: "close-order", Method: http.MethodPost, Path: "/api/v1/orders/{id}/close", Summary: "Close a work order with a code and a verdict",
 		Errors: []int{http.StatusNotFound, http.StatusConflict}, MaxBodyBytes: 16 << 10,
@@ -362,6 +397,35 @@ func (s *Server) getService(ctx context.Context, in *assetInput) (Service, error
 	out, err := s.opts.Maintenance.Service(ctx, a)
 	if err != nil {
 		return out, s.broken("reading services", err)
+	}
+	return out, nil
+}
+
+type featuresInput struct {
+	assetInput
+	At    time.Time `query:"at" doc:"default: now, by the plant's clock"`
+	Known time.Time `query:"known" doc:"default: at; not later than it"`
+}
+
+func (s *Server) getFeatures(ctx context.Context, in *featuresInput) (Features, error) {
+	a := signal.NewAsset(in.Site, in.Line, in.Asset)
+	at := s.plantNow()
+	if !in.At.IsZero() {
+		at = signal.MicrosOf(in.At)
+	}
+	known := at
+	if !in.Known.IsZero() {
+		known = signal.MicrosOf(in.Known)
+	}
+	if known > at {
+		return Features{}, huma.Error422UnprocessableEntity("known lies after at: what is read as of a time may not know what came later")
+	}
+	if s.opts.Maintenance == nil {
+		return Features{Asset: string(a), At: Moment(at), Known: Moment(known), Vibration: []ChannelFeatures{}, Process: ProcessFeatures{Status: "not_available"}}, nil
+	}
+	out, err := s.opts.Maintenance.Features(ctx, a, at, known)
+	if err != nil {
+		return out, s.broken("reading features", err)
 	}
 	return out, nil
 }

@@ -21,6 +21,7 @@ CREATE OR REFRESH STREAMING TABLE bronze.readings (
   n               BIGINT    COMMENT 'number of the message per (edge, boot, stream)',
   i               INT       COMMENT 'index of the reading in its message',
   config          STRING    COMMENT 'content hash of the filter set',
+  complete_to     TIMESTAMP COMMENT 'nothing of the stream before it is outstanding; null if the sender does not promise',
   kafka_topic     STRING,
   kafka_partition INT,
   kafka_offset    BIGINT,

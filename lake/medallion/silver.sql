@@ -44,6 +44,7 @@ AS SELECT
   b.n,
   b.i,
   b.config,
+  b.complete_to,
   b.kafka_topic,
   b.kafka_partition,
   b.kafka_offset,

@@ -92,6 +92,7 @@ const (
 	colN
 	colI
 	colConfig
+	colCompleteTo
 	colTopic
 	colPartition
 	colOffset
@@ -121,6 +122,7 @@ func bronzeColumns() []duck.Column {
 		{Name: "n", Type: duck.Int64},
 		{Name: "i", Type: duck.Int32},
 		{Name: "config", Type: duck.Dict},
+		{Name: "complete_to", Type: duck.Timestamp},
 		{Name: "kafka_topic", Type: duck.Dict},
 		{Name: "kafka_partition", Type: duck.Int32},
 		{Name: "kafka_offset", Type: duck.Int64},
@@ -215,6 +217,11 @@ func appendReading(a *duck.Appender, m *message, r *kafkac.Record, i int, v sign
 	a.Int64(colN, int64(m.batch.N))
 	a.Int32(colI, int32(i))
 	a.String(colConfig, m.batch.Config)
+	if c := m.batch.CompleteTo; c != 0 && inTime(c) {
+		a.Timestamp(colCompleteTo, int64(c))
+	} else {
+		a.Null(colCompleteTo)
+	}
 	a.String(colTopic, r.Topic)
 	a.Int32(colPartition, r.Partition)
 	a.Int64(colOffset, r.Offset)

@@ -1,6 +1,11 @@
 package features
 
-import "github.com/headrace/headrace/signal"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/headrace/headrace/signal"
+)
 
 // Row is a row of a feature view, as far as reading it as of a time needs.
 type Row struct {
@@ -21,42 +26,48 @@ const (
 	Retracted    Status = "retracted"     // what was available was taken back
 )
 
-// AsOf returns which of one entity's rows holds at t for somebody who knows what
-// was available at k, which is no later than t: of rows with Available ≤ k and
-// t − ttl < Event ≤ t, per Event the one with the greatest Available; a
-// retraction drops its Event; then the greatest Event. The order matters: a
-// retraction that was filtered first would bring back what it takes back.
-func AsOf(rows []Row, t, k, ttl signal.Micros) (int, Status) {
-	k = min(k, t)
-	newest := map[signal.Micros]int{}
-	old := false
+// Known returns which of one entity's rows hold for somebody who knows what was
+// available at k, ascending by event time: of rows with Available ≤ k, per Event
+// the one with the greatest Available; a retraction drops its Event.
+func Known(rows []Row, k signal.Micros) []int {
+	return slices.DeleteFunc(newest(rows, k), func(i int) bool { return rows[i].Retracted })
+}
+
+// newest is [Known] with the retractions that hold.
+func newest(rows []Row, k signal.Micros) []int {
+	var known []int
 	for i := range rows {
+		if rows[i].Available <= k {
+			known = append(known, i)
+		}
+	}
+	slices.SortFunc(known, func(a, b int) int {
+		return cmp.Or(cmp.Compare(rows[a].Event, rows[b].Event), cmp.Compare(rows[b].Available, rows[a].Available), cmp.Compare(rows[b].Seq, rows[a].Seq))
+	})
+	return slices.CompactFunc(known, func(a, b int) bool { return rows[a].Event == rows[b].Event })
+}
+
+// AsOf returns which of one entity's rows holds at t for somebody who knows what
+// was available at k, which is no later than t: of the rows that are [Known] at k
+// with t − ttl < Event ≤ t the one with the greatest Event. Retractions drop
+// their Event after the newest row of each is found: one that was filtered first
+// would bring back what it takes back.
+func AsOf(rows []Row, t, k, ttl signal.Micros) (int, Status) {
+	status := NotAvailable
+	for _, i := range slices.Backward(newest(rows, min(k, t))) {
 		r := &rows[i]
-		if r.Available > k || r.Event > t {
-			continue
-		}
-		if r.Event <= t-ttl {
-			old = true
-			continue
-		}
-		j, ok := newest[r.Event]
-		if !ok || r.Available > rows[j].Available || r.Available == rows[j].Available && r.Seq > rows[j].Seq {
-			newest[r.Event] = i
-		}
-	}
-	best := -1
-	for _, i := range newest {
-		if !rows[i].Retracted && (best < 0 || rows[i].Event > rows[best].Event) {
-			best = i
+		switch {
+		case r.Event > t:
+		case r.Event <= t-ttl:
+			if status == NotAvailable {
+				status = OutsideTTL
+			}
+			return -1, status
+		case r.Retracted:
+			status = Retracted
+		default:
+			return i, Found
 		}
 	}
-	switch {
-	case best >= 0:
-		return best, Found
-	case len(newest) > 0:
-		return -1, Retracted
-	case old:
-		return -1, OutsideTTL
-	}
-	return -1, NotAvailable
+	return -1, status
 }

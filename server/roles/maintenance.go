@@ -6,7 +6,9 @@ import (
 	"fmt"
 
 	"github.com/headrace/headrace/edge/egress"
+	"github.com/headrace/headrace/internal/duck"
 	"github.com/headrace/headrace/lake/catalog"
+	"github.com/headrace/headrace/predict"
 	"github.com/headrace/headrace/predict/model"
 	"github.com/headrace/headrace/predict/workorder"
 	"github.com/headrace/headrace/record"
@@ -160,18 +162,11 @@ func (o office) waveform(ctx context.Context, path signal.Path, end signal.Micro
 	if err != nil {
 		return nil, 0, err
 	}
-	if o.p.lake != nil {
-		giveBack, err := o.p.lake.Turn(ctx)
-		if err != nil {
-			return nil, 0, err
-		}
-		defer giveBack()
-	}
-	s, err := o.p.duck.Session(ctx)
+	s, done, err := o.session(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer s.Close()
+	defer done()
 	rows, err := s.Query(ctx, fmt.Sprintf(`SELECT epoch_us(event_time), rate, format, scale, samples FROM %s
 		WHERE path = ? AND count >= 1024 AND abs(epoch_us(event_time) - %d) <= %d
 		ORDER BY abs(epoch_us(event_time) + count / rate * 1e6 - %d) LIMIT 1`, from, end, nearWaveform, end), string(path))
@@ -186,6 +181,53 @@ func (o office) waveform(ctx context.Context, path signal.Path, end signal.Micro
 	var at signal.Micros
 	err = rows.Scan(&at, &w.Rate, &w.Format, &w.Scale, &w.Samples)
 	return w, at, err
+}
+
+// session is a session of the SQL engine while it is this one's turn; done ends
+// both.
+func (o office) session(ctx context.Context) (s *duck.Session, done func(), err error) {
+	giveBack := func() {}
+	if o.p.lake != nil {
+		if giveBack, err = o.p.lake.Turn(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	if s, err = o.p.duck.Session(ctx); err != nil {
+		giveBack()
+		return nil, nil, err
+	}
+	return s, func() { s.Close(); giveBack() }, nil
+}
+
+// Features reads the feature views as of a time.
+func (o office) Features(ctx context.Context, asset signal.Asset, at, known signal.Micros) (server.Features, error) {
+	out := server.Features{Asset: string(asset), At: server.Moment(at), Known: server.Moment(known), Vibration: []server.ChannelFeatures{}}
+	s, done, err := o.session(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer done()
+	f, err := predict.ReadFeatures(ctx, s, o.p.lakeDir(), asset, at, known)
+	for _, v := range f.Vibration {
+		out.Vibration = append(out.Vibration, server.ChannelFeatures{
+			Sensor: v.Sensor, Status: string(v.Status), EventTime: server.Moment(v.Event), AvailableTime: server.Moment(v.Available),
+			Running: v.Running, Windows: v.Windows, Values: numbers(v.Values),
+		})
+	}
+	p := f.Process
+	out.Process = server.ProcessFeatures{
+		Status: string(p.Status), EventTime: server.Moment(p.Event), AvailableTime: server.Moment(p.Available),
+		Running: p.Running, State: p.State, HoursSinceService: server.Number(p.HoursSinceService), Means: numbers(p.Means),
+	}
+	return out, err
+}
+
+func numbers(values map[string]float64) map[string]server.Number {
+	out := make(map[string]server.Number, len(values))
+	for name, v := range values {
+		out[name] = server.Number(v)
+	}
+	return out
 }
 
 func (o office) Service(ctx context.Context, asset signal.Asset) (server.Service, error) {

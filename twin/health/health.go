@@ -3,8 +3,9 @@
 // speak (dead), or that says what cannot be (impossible).
 //
 // All of it is in event time: an edge without network makes nobody dead, and
-// what comes late changes what was found only if it belongs there. It reads no
-// table and raises no work order.
+// what comes late changes what was found only if it belongs there. Silence
+// counts only as far as the sender promises that nothing of it is outstanding.
+// It reads no table and raises no work order.
 package health
 
 import (
@@ -28,6 +29,10 @@ type Row struct {
 	Path               signal.Path
 	EventTime, AliveAt signal.Micros
 	Value              signal.Value
+	// Stream is the one that the row came in, and CompleteTo its sender's promise
+	// that nothing of it before that time is outstanding; 0 without a promise.
+	Stream     signal.Stream
+	CompleteTo signal.Micros
 }
 
 // Refused is a row that silver refused because its value cannot be.
@@ -43,7 +48,7 @@ type Finding struct {
 	Kind     string
 	Since    signal.Micros // when it began
 	Until    signal.Micros // when it ended; 0 if it has not
-	Detected signal.Micros // the asset's time when it was clear
+	Detected signal.Micros // the time up to which its stream was known when it was clear
 	Evidence string
 	Owner    string
 }
@@ -59,11 +64,25 @@ type Monitor struct {
 }
 
 type asset struct {
-	frontier signal.Micros // newest proof of life of any of its sensors
-	sensors  map[string]*sensor
+	streams map[signal.Stream]signal.Micros // how far each is complete
+	sensors map[string]*sensor
+}
+
+// lateness is how far behind its newest row a stream without a promise is taken
+// to be complete.
+const lateness = signal.Micros(60_000_000)
+
+// reach moves a stream's completeness on.
+func (a *asset) reach(r *Row) {
+	to := r.CompleteTo
+	if to == 0 {
+		to = r.AliveAt - lateness
+	}
+	a.streams[r.Stream] = max(a.streams[r.Stream], to)
 }
 
 type sensor struct {
+	stream  signal.Stream
 	value   signal.Value
 	changed signal.Micros // since when it shows the value
 	alive   signal.Micros // newest proof of life
@@ -78,7 +97,7 @@ func New(lookup Lookup) *Monitor {
 func (m *Monitor) sensor(p signal.Path) (*asset, *sensor) {
 	a := m.assets[p.Asset()]
 	if a == nil {
-		a = &asset{sensors: map[string]*sensor{}}
+		a = &asset{streams: map[signal.Stream]signal.Micros{}, sensors: map[string]*sensor{}}
 		m.assets[p.Asset()] = a
 	}
 	s := a.sensors[p.Sensor()]
@@ -91,9 +110,11 @@ func (m *Monitor) sensor(p signal.Path) (*asset, *sensor) {
 
 // Silver takes rows of silver, in any order.
 func (m *Monitor) Silver(rows []Row) {
-	for _, r := range rows {
+	for i := range rows {
+		r := &rows[i]
 		a, s := m.sensor(r.Path)
-		a.frontier = max(a.frontier, r.AliveAt)
+		a.reach(r)
+		s.stream = r.Stream
 		if r.AliveAt < s.alive {
 			continue // late: it says nothing of the present
 		}
@@ -110,8 +131,7 @@ func (m *Monitor) Silver(rows []Row) {
 // Refused takes rows that silver refused for their value.
 func (m *Monitor) Refused(rows []Refused) {
 	for _, r := range rows {
-		a, s := m.sensor(r.Path)
-		a.frontier = max(a.frontier, r.EventTime)
+		_, s := m.sensor(r.Path)
 		if r.EventTime <= s.alive {
 			continue // a possible value came after it
 		}
@@ -160,16 +180,17 @@ func (m *Monitor) judge(path signal.Path, a *asset, s *sensor) {
 	if !known || s.alive == 0 {
 		return
 	}
+	complete := a.streams[s.stream]
 	set := func(kind string, is bool, since, ended signal.Micros, evidence string) {
 		f := s.open[kind]
 		switch {
 		case is && f == nil:
-			s.open[kind] = &Finding{Path: path, Kind: kind, Since: since, Detected: a.frontier, Owner: meta.Owner, Evidence: evidence}
+			s.open[kind] = &Finding{Path: path, Kind: kind, Since: since, Detected: max(complete, s.alive), Owner: meta.Owner, Evidence: evidence}
 		case !is && f != nil:
 			m.end(s, f, ended)
 		}
 	}
-	silent := a.frontier - s.alive
+	silent := complete - s.alive
 	// A state that is said once is not dead: only what is sent over and over can be.
 	dead := meta.Kind == "number" && int64(silent) > meta.MaxHoldMicros
 	set(Dead, dead, s.alive, s.alive, fmt.Sprintf("says nothing since %s while other sensors of %s do", s.alive.Time().Format("15:04:05"), path.Asset()))

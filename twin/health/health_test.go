@@ -21,7 +21,10 @@ func lookup(p signal.Path, _ signal.Micros) (signal.SensorMeta, bool) {
 }
 
 func row(sensor string, at, alive signal.Micros, v float64) Row {
-	return Row{Path: signal.Path("s/l/a/" + sensor), EventTime: at * second, AliveAt: alive * second, Value: signal.NumberValue(v)}
+	return Row{
+		Path: signal.Path("s/l/a/" + sensor), EventTime: at * second, AliveAt: alive * second, Value: signal.NumberValue(v),
+		Stream: "s/l/a:telemetry", CompleteTo: alive * second,
+	}
 }
 
 func kinds(m *Monitor) (out []string) {
@@ -77,17 +80,41 @@ func TestHeartbeatsAndOutage(t *testing.T) {
 	if got := kinds(m); got != nil {
 		t.Errorf("after a minute: %v", got)
 	}
-	// Nothing for an hour, then live rows before the backlog.
-	m.Silver([]Row{row("a", 3700, 3700, 1), row("b", 3700, 3700, 2)})
+	// Nothing for an hour, then live rows before the backlog, which waits.
+	live := row("a", 3700, 3700, 1)
+	live.CompleteTo = 61 * second
+	m.Silver([]Row{live})
 	if got := kinds(m); got != nil {
 		t.Errorf("after an outage: %v", got)
 	}
-	m.Silver([]Row{row("a", 1, 121, 5), row("a", 1, 181, 5), row("b", 100, 100, 6)})
+	m.Silver([]Row{row("a", 1, 121, 5), row("a", 1, 181, 5), row("b", 100, 100, 6), row("b", 3700, 3700, 2)})
 	if got := kinds(m); got != nil {
 		t.Errorf("after the backlog: %v", got)
 	}
 	m.Silver([]Row{row("a", 3700, 3820, 1), row("b", 3815, 3815, 1)})
 	if d := cmp.Diff([]string{"s/l/a/a stuck open"}, kinds(m)); d != "" {
+		t.Error(d)
+	}
+}
+
+// Another stream of the machine may be ahead by any time: it says nothing of
+// this one. A sender that promises nothing is given a minute.
+func TestSilenceIsAStreamsOwn(t *testing.T) {
+	m := New(lookup)
+	m.Silver([]Row{row("a", 1, 1, 5), row("b", 1, 1, 5)})
+	m.Silver([]Row{{Path: "s/l/a/state", EventTime: 900 * second, AliveAt: 900 * second, Value: signal.TextValue("idle"), Stream: "s/l/a:event", CompleteTo: 900 * second}})
+	if got := kinds(m); got != nil {
+		t.Errorf("a state that is ahead: %v", got)
+	}
+	foreign := row("a", 150, 150, 4)
+	foreign.CompleteTo = 0
+	m.Silver([]Row{foreign})
+	if got := kinds(m); got != nil {
+		t.Errorf("within a minute: %v", got)
+	}
+	foreign.EventTime, foreign.AliveAt = 152*second, 152*second
+	m.Silver([]Row{foreign})
+	if d := cmp.Diff([]string{"s/l/a/b dead open"}, kinds(m)); d != "" {
 		t.Error(d)
 	}
 }
