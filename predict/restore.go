@@ -48,7 +48,7 @@ func (w *Worker) restore(ctx context.Context) error {
 	if err := cat.Refresh(ctx); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context, *catalog.Catalog) error{w.restoreModels, w.restorePublished, w.restorePending, w.restoreAlerts} {
+	for _, step := range []func(context.Context, *catalog.Catalog) error{w.restoreStamp, w.restoreModels, w.restorePublished, w.restorePending, w.restoreAlerts} {
 		if err := w.engine(ctx, func(ctx context.Context) error { return step(ctx, cat) }); err != nil {
 			return fmt.Errorf("going on where the tables are: %w", err)
 		}
@@ -70,17 +70,57 @@ func each(ctx context.Context, s *duck.Session, query string, scan func(*sql.Row
 	return errors.Join(rows.Err(), rows.Close())
 }
 
+// restoreStamp keeps availability from running back: a replay's clock may start
+// behind what was written before.
+func (w *Worker) restoreStamp(ctx context.Context, cat *catalog.Catalog) error {
+	for _, of := range []struct{ table, column string }{
+		{tableVibration, "available_time"},
+		{tableProcess, "available_time"},
+		{tableModels, "trained_at"},
+		{tablePredictions, "available_time"},
+		{tableHealth, "available_time"},
+	} {
+		from, err := cat.Relation(of.table)
+		if err != nil {
+			return err
+		}
+		err = each(ctx, w.session, `SELECT coalesce(epoch_us(max(`+of.column+`)), 0) FROM `+from, func(rows *sql.Rows) error {
+			var at signal.Micros
+			err := rows.Scan(&at)
+			w.lastStamp = max(w.lastStamp, at)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (w *Worker) restoreModels(ctx context.Context, cat *catalog.Catalog) error {
 	from, err := cat.Relation(tableModels)
 	if err != nil {
 		return err
 	}
-	return each(ctx, w.session, `SELECT asset, sensor, healthy_asset, epoch_us(healthy_from), epoch_us(healthy_to), content FROM `+from+` ORDER BY trained_at`, func(rows *sql.Rows) error {
+	vibration, err := cat.Relation(tableVibration)
+	if err != nil {
+		return err
+	}
+	// A model that lacks a late window of its healthy period is learnt anew.
+	return each(ctx, w.session, `SELECT m.asset, m.sensor, m.healthy_asset, epoch_us(m.healthy_from), epoch_us(m.healthy_to), m.content,
+			EXISTS (SELECT 1 FROM `+vibration+` f WHERE f.asset = m.healthy_asset AND f.sensor = m.sensor
+				AND f.event_time > m.healthy_from AND f.event_time <= m.healthy_to AND f.available_time > m.trained_at)
+		FROM `+from+` m ORDER BY m.trained_at`, func(rows *sql.Rows) error {
 		var k channelKey
 		var h signal.Healthy
 		var content string
-		if err := rows.Scan(&k.asset, &k.sensor, &h.Asset, &h.From, &h.To, &content); err != nil {
+		var stale bool
+		if err := rows.Scan(&k.asset, &k.sensor, &h.Asset, &h.From, &h.To, &content, &stale); err != nil {
 			return err
+		}
+		if stale {
+			delete(w.models, k)
+			return nil
 		}
 		m, err := model.Parse([]byte(content))
 		if err != nil {

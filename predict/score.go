@@ -39,7 +39,8 @@ func (w *Worker) writeFeatures(ctx context.Context, to int64) error {
 	app := appender(vibrationColumns())
 	at := w.stamp()
 	type fresh struct {
-		c *channel
+		key channelKey
+		c   *channel
 		featureRow
 	}
 	var rows []fresh
@@ -47,7 +48,7 @@ func (w *Worker) writeFeatures(ctx context.Context, to int64) error {
 		c := w.channels[k]
 		for _, row := range w.changed(k, c) {
 			row.available = at
-			rows = append(rows, fresh{c, row})
+			rows = append(rows, fresh{k, c, row})
 			app.String(0, string(k.asset))
 			app.String(1, k.sensor)
 			app.Timestamp(2, int64(row.event))
@@ -82,6 +83,7 @@ func (w *Worker) writeFeatures(ctx context.Context, to int64) error {
 		r.c.emitted[r.event] = r.emitted
 		delete(r.c.touched, r.event)
 		r.c.pending = append(r.c.pending, r.featureRow)
+		w.forgetModels(r.key, r.event)
 	}
 	w.mu.Lock()
 	w.counts.features += int64(len(rows))
@@ -152,6 +154,15 @@ func (w *Worker) modelFor(ctx context.Context, k channelKey, at signal.Micros) (
 	}
 	w.models[k] = t
 	return t.Model, false, nil
+}
+
+// forgetModels drops the models that were learnt without a window that belongs
+// to their healthy period and came late: they are learnt anew when they are
+// needed. What they said keeps their name.
+func (w *Worker) forgetModels(k channelKey, event signal.Micros) {
+	maps.DeleteFunc(w.models, func(of channelKey, t *trained) bool {
+		return of.sensor == k.sensor && t.healthy.Asset == k.asset && event > t.healthy.From && event <= t.healthy.To
+	})
 }
 
 // over tells whether the healthy period has passed, by the machine's own windows.

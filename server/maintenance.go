@@ -402,7 +402,9 @@ func (s *Server) getService(ctx context.Context, in *assetInput) (Service, error
 }
 
 type featuresInput struct {
-	assetInput
+	Site  string    `path:"site"`
+	Line  string    `path:"line"`
+	Asset string    `path:"asset"`
 	At    time.Time `query:"at" doc:"default: now, by the plant's clock"`
 	Known time.Time `query:"known" doc:"default: at; not later than it"`
 }

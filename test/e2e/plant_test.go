@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,4 +132,42 @@ func TestOutageLeavesNoTrace(t *testing.T) {
 		}
 	}
 	harness.SameText(t, "gold", gold[0], gold[1])
+}
+
+// What headrace up does by itself: the page within ten seconds, at most 300 MiB
+// after a minute, a clean stop, and on from there.
+func TestUpSimulatesAPlant(t *testing.T) {
+	t.Parallel()
+	bin, dir := harness.Binary(t), filepath.Join(t.TempDir(), "data")
+	args := append([]string{"up"}, harness.Loopback()...)
+	p := harness.Start(t, bin, dir, nil, args...)
+	run := p.Ready(t, 10*time.Second)
+	var list struct {
+		Assets []struct{ Class, Owner string }
+	}
+	harness.Eventually(t, 10*time.Second, "every machine is on the page", func() bool {
+		harness.Get(t, run, "/api/v1/assets", &list)
+		return len(list.Assets) == 24
+	})
+	time.Sleep(time.Minute)
+	now, peak := p.RSS(t)
+	t.Logf("after a minute: %d MiB, at most %d MiB", now/mib, peak/mib)
+	if now > 300*mib {
+		t.Errorf("%d MiB after a minute, want at most 300", now/mib)
+	}
+	before := harness.Stations(t, run)
+	if before["silver.rows"] == 0 || before["predict.feature_rows"] == 0 {
+		t.Errorf("after a minute nothing has gone all the way: %v", before)
+	}
+	p.Signal(t, syscall.SIGTERM)
+	if code := p.Exit(t, 5*time.Second); code != 0 {
+		t.Errorf("exit %d, want 0", code)
+	}
+	harness.Verify(t, bin, dir)
+
+	p = harness.Start(t, bin, dir, nil, args...)
+	run = p.Ready(t, 10*time.Second)
+	harness.Eventually(t, 20*time.Second, "silver goes on", func() bool {
+		return harness.Stations(t, run)["silver.rows"] > before["silver.rows"]
+	})
 }
