@@ -349,9 +349,10 @@ func (w *Worker) stateOf(asset signal.Asset, at signal.Micros) string {
 	return ""
 }
 
-// stamp is when what is written now becomes available; it does not run back.
+// stamp is when what is written now becomes available: later than all that was
+// written before, though a replay's clock may stand still or start behind it.
 func (w *Worker) stamp() signal.Micros {
-	w.lastStamp = max(w.lastStamp, signal.MicrosOf(w.Clock.Now()))
+	w.lastStamp = max(w.lastStamp+1, signal.MicrosOf(w.Clock.Now()))
 	return w.lastStamp
 }
 

@@ -46,7 +46,7 @@ func outcome(t *testing.T, bin, dir string) string {
 		`SELECT asset, sensor, event_time, max_by(running, available_time), max_by(windows, available_time), max_by(log_rms, available_time),
 			max_by(kurtosis, available_time), max_by(env_bpfo, available_time) FROM features.vibration GROUP BY ALL ORDER BY ALL`,
 		// Every window has its word, and one of each version of its features.
-		`SELECT asset, sensor, event_time, max_by(status, available_time) FROM gold.predictions GROUP BY ALL ORDER BY ALL`,
+		`SELECT asset, sensor, event_time, max_by(status, (available_time, feature_available)) FROM gold.predictions GROUP BY ALL ORDER BY ALL`,
 		`SELECT path, kind, state FROM gold.sensor_health GROUP BY ALL ORDER BY ALL`,
 	} {
 		for _, row := range harness.CSV(t, bin, dir, query) {
