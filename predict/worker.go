@@ -387,21 +387,17 @@ func (w *Worker) Counters() []signal.Counter {
 	defer w.mu.Unlock()
 	c := w.counts
 	var out []signal.Counter
-	for _, f := range []struct {
-		name  string
-		value int64
-	}{
-		{"feature_rows", c.features},
-		{"process_rows", c.process},
-		{"predictions", c.predictions},
-		{"scored", c.scored},
-		{"models", c.models},
-		{"episodes", c.episodes},
-		{"sensor_findings_now", c.findings},
-		{"windows_without_model_now", c.waiting},
-	} {
-		out = append(out, signal.Counter{Station: "predict", Name: f.name, Value: f.value})
+	add := func(name string, v int64) {
+		out = append(out, signal.Counter{Station: "predict", Name: name, Value: v})
 	}
+	add("feature_rows", c.features)
+	add("process_rows", c.process)
+	add("predictions", c.predictions)
+	add("scored", c.scored)
+	add("models", c.models)
+	add("episodes", c.episodes)
+	add("sensor_findings_now", c.findings)
+	add("windows_without_model_now", c.waiting)
 	return out
 }
 
