@@ -71,8 +71,8 @@ type packer struct {
 	messages []signal.Batch
 	seen     []outbox.Progress
 	streams  map[signal.Stream]int // place in messages and seen
-	taken    int // readings
-	derived  int // of waveforms
+	taken    int                   // readings
+	derived  int                   // of waveforms
 	samples  uint64
 	shipped  uint64 // samples
 	sent     int

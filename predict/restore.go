@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/headrace/headrace/internal/duck"
 	"github.com/headrace/headrace/lake/catalog"
@@ -171,11 +172,11 @@ func (w *Worker) restorePending(ctx context.Context, cat *catalog.Catalog) error
 
 // featureRows scans rows of features.vibration, in the order of their times.
 func featureRows(ctx context.Context, s *duck.Session, from string, fn func(channelKey, featureRow)) error {
-	query := `SELECT asset, sensor, epoch_us(event_time), epoch_us(available_time), op = 'D', running, windows`
+	var columns strings.Builder
 	for _, name := range features.Names() {
-		query += ", coalesce(" + name + ", 'nan'::DOUBLE)"
+		columns.WriteString(", coalesce(" + name + ", 'nan'::DOUBLE)")
 	}
-	return each(ctx, s, query+` FROM `+from+` ORDER BY asset, sensor, event_time, available_time, silver_version`, func(rows *sql.Rows) error {
+	return each(ctx, s, `SELECT asset, sensor, epoch_us(event_time), epoch_us(available_time), op = 'D', running, windows`+columns.String()+` FROM `+from+` ORDER BY asset, sensor, event_time, available_time, silver_version`, func(rows *sql.Rows) error {
 		var k channelKey
 		var row featureRow
 		to := []any{&k.asset, &k.sensor, &row.event, &row.available, &row.retracted, &row.running, &row.windows}

@@ -180,8 +180,7 @@ func (w *Worker) train(ctx context.Context, k channelKey, h signal.Healthy) (*tr
 	}
 	t := &trained{healthy: h}
 	t.Model, err = model.Train(features.Definition(), model.Vibration(features.Names()), rows)
-	var few *model.TooFewError
-	if errors.As(err, &few) {
+	if _, few := errors.AsType[*model.TooFewError](err); few {
 		w.Log.Warn("there is no model", "asset", k.asset, "sensor", k.sensor, "healthy", h.Asset, "cause", err)
 		t.failed, t.Model = true, nil
 		return t, nil

@@ -137,15 +137,15 @@ func (w *Worker) readRefused(ctx context.Context, upTo int64) (progress bool, er
 			return false, err
 		}
 		err = w.engine(ctx, func(ctx context.Context) error {
-			rows, err := w.session.Query(ctx, `SELECT path, epoch_us(event_time), coalesce(value, 0) FROM `+from+`
-				WHERE list_contains(violations, 'possible_value') AND path <> '' AND event_time IS NOT NULL ORDER BY event_time`)
+			rows, err := w.session.Query(ctx, `SELECT path, epoch_us(event_time), epoch_us(alive_at), coalesce(value, 0) FROM `+from+`
+				WHERE list_contains(violations, 'possible_value') AND path <> '' AND event_time IS NOT NULL ORDER BY alive_at, event_time`)
 			if err != nil {
 				return fmt.Errorf("reading %s: %w", tableQuarantine, err)
 			}
 			var refused []health.Refused
 			for rows.Next() {
 				var r health.Refused
-				if err := rows.Scan(&r.Path, &r.EventTime, &r.Value); err != nil {
+				if err := rows.Scan(&r.Path, &r.EventTime, &r.AliveAt, &r.Value); err != nil {
 					return errors.Join(fmt.Errorf("reading %s: %w", tableQuarantine, err), rows.Close())
 				}
 				refused = append(refused, r)

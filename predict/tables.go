@@ -49,8 +49,14 @@ func deltaType(t duck.Type) delta.Type {
 
 func vibrationColumns() []column {
 	out := []column{
-		{"asset", duck.Dict}, {"sensor", duck.Dict}, {"event_time", duck.Timestamp}, {"available_time", duck.Timestamp},
-		{"definition", duck.Dict}, {"op", duck.Dict}, {"running", duck.Bool}, {"windows", duck.Int32},
+		{"asset", duck.Dict},
+		{"sensor", duck.Dict},
+		{"event_time", duck.Timestamp},
+		{"available_time", duck.Timestamp},
+		{"definition", duck.Dict},
+		{"op", duck.Dict},
+		{"running", duck.Bool},
+		{"windows", duck.Int32},
 	}
 	for _, name := range features.Names() {
 		out = append(out, column{name, duck.Float64})
@@ -60,31 +66,70 @@ func vibrationColumns() []column {
 
 func processColumns() []column {
 	return []column{
-		{"asset", duck.Dict}, {"event_time", duck.Timestamp}, {"available_time", duck.Timestamp}, {"definition", duck.Dict}, {"op", duck.Dict},
-		{"running", duck.Bool}, {"state", duck.Dict}, {"hours_since_service", duck.Float64}, {"means", duck.String}, {"shard", duck.Int32},
+		{"asset", duck.Dict},
+		{"event_time", duck.Timestamp},
+		{"available_time", duck.Timestamp},
+		{"definition", duck.Dict},
+		{"op", duck.Dict},
+		{"running", duck.Bool},
+		{"state", duck.Dict},
+		{"hours_since_service", duck.Float64},
+		{"means", duck.String},
+		{"shard", duck.Int32},
 	}
 }
 
 func modelColumns() []column {
 	return []column{
-		{"model", duck.Dict}, {"asset", duck.Dict}, {"sensor", duck.Dict}, {"trained_at", duck.Timestamp}, {"definition", duck.Dict},
-		{"healthy_asset", duck.Dict}, {"healthy_from", duck.Timestamp}, {"healthy_to", duck.Timestamp}, {"rows", duck.Int64}, {"data", duck.Dict},
-		{"t2_limit", duck.Float64}, {"q_limit", duck.Float64}, {"content", duck.String}, {"shard", duck.Int32},
+		{"model", duck.Dict},
+		{"asset", duck.Dict},
+		{"sensor", duck.Dict},
+		{"trained_at", duck.Timestamp},
+		{"definition", duck.Dict},
+		{"healthy_asset", duck.Dict},
+		{"healthy_from", duck.Timestamp},
+		{"healthy_to", duck.Timestamp},
+		{"rows", duck.Int64},
+		{"data", duck.Dict},
+		{"t2_limit", duck.Float64},
+		{"q_limit", duck.Float64},
+		{"content", duck.String},
+		{"shard", duck.Int32},
 	}
 }
 
 func predictionColumns() []column {
 	return []column{
-		{"asset", duck.Dict}, {"sensor", duck.Dict}, {"event_time", duck.Timestamp}, {"available_time", duck.Timestamp}, {"feature_available", duck.Timestamp},
-		{"status", duck.Dict}, {"model", duck.Dict}, {"t2", duck.Float64}, {"t2_limit", duck.Float64}, {"q", duck.Float64}, {"q_limit", duck.Float64},
-		{"score", duck.Float64}, {"contributions", duck.String}, {"shard", duck.Int32},
+		{"asset", duck.Dict},
+		{"sensor", duck.Dict},
+		{"event_time", duck.Timestamp},
+		{"available_time", duck.Timestamp},
+		{"feature_available", duck.Timestamp},
+		{"status", duck.Dict},
+		{"model", duck.Dict},
+		{"t2", duck.Float64},
+		{"t2_limit", duck.Float64},
+		{"q", duck.Float64},
+		{"q_limit", duck.Float64},
+		{"score", duck.Float64},
+		{"contributions", duck.String},
+		{"shard", duck.Int32},
 	}
 }
 
 func healthColumns() []column {
 	return []column{
-		{"path", duck.Dict}, {"kind", duck.Dict}, {"state", duck.Dict}, {"since", duck.Timestamp}, {"until", duck.Timestamp}, {"detected", duck.Timestamp},
-		{"evidence", duck.String}, {"owner", duck.Dict}, {"event_time", duck.Timestamp}, {"available_time", duck.Timestamp}, {"shard", duck.Int32},
+		{"path", duck.Dict},
+		{"kind", duck.Dict},
+		{"state", duck.Dict},
+		{"since", duck.Timestamp},
+		{"until", duck.Timestamp},
+		{"detected", duck.Timestamp},
+		{"evidence", duck.String},
+		{"owner", duck.Dict},
+		{"event_time", duck.Timestamp},
+		{"available_time", duck.Timestamp},
+		{"shard", duck.Int32},
 	}
 }
 

@@ -93,7 +93,8 @@ const (
 var zip = sync.OnceValue(func() (z struct {
 	*zstd.Encoder
 	*zstd.Decoder
-}) {
+},
+) {
 	// Neither fails: the options are constants.
 	z.Encoder, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2),
 		zstd.WithEncoderCRC(false), zstd.WithWindowSize(64<<10), zstd.WithLowerEncoderMem(true))

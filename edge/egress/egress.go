@@ -7,6 +7,7 @@ package egress
 
 import (
 	"encoding/binary"
+	"maps"
 	"math"
 	"sync"
 
@@ -215,7 +216,7 @@ func (m *Meter) Message(b *signal.Batch, bytes int, again bool, derived func(sen
 	}
 }
 
-// Birth, Idle and Ack count the bytes of what is no reading.
+// Birth counts the bytes of a birth or a death.
 func (m *Meter) Birth(bytes int) { m.add(&m.report.Births, bytes) }
 
 // Idle counts what repeats how far streams are complete.
@@ -236,9 +237,7 @@ func (m *Meter) Report() Report {
 	defer m.mu.Unlock()
 	out := m.report
 	out.Classes = make(map[Class]Figures, len(m.report.Classes))
-	for c, f := range m.report.Classes {
-		out.Classes[c] = f
-	}
+	maps.Copy(out.Classes, m.report.Classes)
 	f := out.Classes[Process]
 	for _, n := range m.numbers {
 		if len(n.block) > 0 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -36,12 +37,10 @@ func content(sensor string, first uint64) string {
 // The ring against a plain list, over restarts, crashes that lose what was not
 // synced, and repeats.
 func TestRingAgainstList(t *testing.T) {
-	top := t.TempDir()
+	top, tries := t.TempDir(), 0
 	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp(top, "ring")
-		if err != nil {
-			t.Fatal(err)
-		}
+		tries++
+		dir := filepath.Join(top, strconv.Itoa(tries))
 		opt := Options{Dir: dir, MaxBytes: 4000, SegmentBytes: 600}
 		r, err := Open(opt)
 		if err != nil {

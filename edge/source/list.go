@@ -54,10 +54,10 @@ const (
 type lister struct {
 	dir, kind, ending string
 
-	nodes     map[string]string
-	assets    map[signal.Asset]string
-	out       []Recording
-	leftOut   []string
+	nodes   map[string]string
+	assets  map[signal.Asset]string
+	out     []Recording
+	leftOut []string
 }
 
 func (l *lister) folder(folder string, depth int) error {

@@ -37,9 +37,9 @@ type Row struct {
 
 // Refused is a row that silver refused because its value cannot be.
 type Refused struct {
-	Path      signal.Path
-	EventTime signal.Micros
-	Value     float64
+	Path               signal.Path
+	EventTime, AliveAt signal.Micros
+	Value              float64
 }
 
 // Finding is a fault of a sensor.
@@ -132,11 +132,11 @@ func (m *Monitor) Silver(rows []Row) {
 func (m *Monitor) Refused(rows []Refused) {
 	for _, r := range rows {
 		_, s := m.sensor(r.Path)
-		if r.EventTime <= s.alive {
+		if r.AliveAt <= s.alive {
 			continue // a possible value came after it
 		}
-		s.alive = r.EventTime // it speaks, if nonsense
-		s.changed, s.value = r.EventTime, signal.Value{}
+		s.alive = r.AliveAt // it speaks, if nonsense
+		s.changed, s.value = r.AliveAt, signal.Value{}
 		if s.open[Impossible] != nil {
 			continue
 		}

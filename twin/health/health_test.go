@@ -40,7 +40,7 @@ func kinds(m *Monitor) (out []string) {
 
 func TestFaults(t *testing.T) {
 	m := New(lookup)
-	for s := signal.Micros(1); s <= 300; s++ {
+	for s := signal.Micros(1); s <= 400; s++ {
 		var rows []Row
 		rows = append(rows, row("well", s, s, float64(s%7)))
 		if s < 100 {
@@ -52,8 +52,8 @@ func TestFaults(t *testing.T) {
 			rows = append(rows, Row{Path: "s/l/a/state", EventTime: second, AliveAt: second, Value: signal.TextValue("running")})
 		}
 		m.Silver(rows)
-		if s >= 200 {
-			m.Refused([]Refused{{Path: "s/l/a/odd", EventTime: s * second, Value: 9999}})
+		if s >= 200 { // one nonsense, held: it does not make the sensor dead
+			m.Refused([]Refused{{Path: "s/l/a/odd", EventTime: 200 * second, AliveAt: s * second, Value: 9999}})
 		}
 		m.Findings()
 	}
@@ -65,7 +65,7 @@ func TestFaults(t *testing.T) {
 		t.Error("who is faulty is wrong")
 	}
 	// All recover.
-	m.Silver([]Row{row("dead", 301, 301, 1), row("stuck", 301, 301, 9), row("odd", 301, 301, 3)})
+	m.Silver([]Row{row("dead", 401, 401, 1), row("stuck", 401, 401, 9), row("odd", 401, 401, 3)})
 	want = []string{"s/l/a/dead dead ended", "s/l/a/odd impossible ended", "s/l/a/stuck stuck ended"}
 	if d := cmp.Diff(want, kinds(m)); d != "" {
 		t.Error(d)
