@@ -12,14 +12,12 @@ export HEADRACE_CACHE ?= $(HOME)/.cache/headrace
 HEADRACE_DATA ?= $(abspath ../shared/data)
 export HEADRACE_DATA
 
-UP_ARGS ?= $(if $(wildcard $(HEADRACE_DATA)/skab),--replay skab:$(HEADRACE_DATA)/skab --speed 60)
+UP_ARGS ?=
 TEST_FLAGS ?= -timeout=10m
 FUZZ_TIME ?= 5s
 
 ##@ Run
-up: build ## build, then run every role on loopback over the recordings (UP_ARGS="…" for other flags)
-	@if [ -z "$(strip $(UP_ARGS))" ]; then \
-	  echo "no recordings at $(HEADRACE_DATA)/skab: give a folder of CSV files, make up UP_ARGS='--replay skab:DIR --speed 60'"; exit 2; fi
+up: build ## build, then run every role on loopback over a simulated plant (UP_ARGS="…" for other flags)
 	exec bin/headrace up $(UP_ARGS)
 
 build: ## build bin/headrace
