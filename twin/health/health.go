@@ -143,7 +143,7 @@ func (m *Monitor) Refused(rows []Refused) {
 		meta, _ := m.lookup(r.Path, r.EventTime)
 		s.open[Impossible] = &Finding{
 			Path: r.Path, Kind: Impossible, Since: r.EventTime, Detected: r.EventTime, Owner: meta.Owner,
-			Evidence: fmt.Sprintf("says %g %s; possible are %g to %g", r.Value, meta.Unit, meta.MinPossible, meta.MaxPossible),
+			Evidence: fmt.Sprintf("says %.6g %s; possible are %g to %g", r.Value, meta.Unit, meta.MinPossible, meta.MaxPossible),
 		}
 	}
 }
@@ -196,7 +196,7 @@ func (m *Monitor) judge(path signal.Path, a *asset, s *sensor) {
 	set(Dead, dead, s.alive, s.alive, fmt.Sprintf("says nothing since %s while other sensors of %s do", s.alive.Time().Format("15:04:05"), path.Asset()))
 	still := s.alive - s.changed
 	stuck := meta.StuckAfterMicros > 0 && int64(still) >= meta.StuckAfterMicros
-	set(Stuck, stuck, s.changed, s.changed, fmt.Sprintf("shows %g %s since %s and is alive; it usually moves within %g s",
+	set(Stuck, stuck, s.changed, s.changed, fmt.Sprintf("shows %.6g %s since %s and is alive; it usually moves within %g s",
 		s.value.Number, meta.Unit, s.changed.Time().Format("15:04:05"), float64(meta.StuckAfterMicros)/1e6))
 }
 

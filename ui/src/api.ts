@@ -173,6 +173,13 @@ export const segments = (path: string) => path.split("/").map(encodeURIComponent
 
 const get = <T,>(path: string, abort?: AbortSignal) => ask<T>(path, { headers: { accept: "application/json" }, signal: abort ?? null }, abort);
 
+/** RFC 9457, with what was wrong with a request's parts. */
+interface Problem {
+  detail?: string;
+  title?: string;
+  errors?: { location?: string; message?: string }[];
+}
+
 async function ask<T>(path: string, init: RequestInit, abort?: AbortSignal): Promise<T> {
   let answer: Response;
   try {
@@ -182,8 +189,9 @@ async function ask<T>(path: string, init: RequestInit, abort?: AbortSignal): Pro
     throw new ApiError(0, "The server does not answer.");
   }
   if (!answer.ok) {
-    const problem = (await answer.json().catch(() => null)) as { detail?: string; title?: string } | null;
-    throw new ApiError(answer.status, problem?.detail ?? problem?.title ?? `The server answered ${answer.status}.`);
+    const problem = (await answer.json().catch(() => null)) as Problem | null;
+    const causes = problem?.errors?.map((e) => `${e.location ?? ""} ${e.message ?? ""}`.trim()).join("; ");
+    throw new ApiError(answer.status, causes || problem?.detail || problem?.title || `The server answered ${answer.status}.`);
   }
   return (await answer.json()) as T;
 }

@@ -1,6 +1,7 @@
 // The maintenance planner's page: risks, work orders with their evidence, faults of sensors, what leaves the edges.
 import { signal } from "@preact/signals";
 import { Fragment } from "preact";
+import { useState } from "preact/hooks";
 import { ApiError, closeOrder, getEgress, getFindings, getOrders, getRisks } from "./api";
 import type { Contribution, Egress, Finding, Order, Risk } from "./api";
 import { clock, count, day, moments, number, unit } from "./format";
@@ -214,7 +215,8 @@ function OrderView({ order: o }: { order: Order }) {
 const problem = signal("");
 
 function CloseForm({ id }: { id: string }) {
-  const now = plantNow.peek();
+  // As it was when the form opened: what is typed must stay.
+  const [opened] = useState(() => new Date(plantNow.peek() ?? Date.now()).toISOString().slice(0, 19));
   const send = async (e: SubmitEvent) => {
     e.preventDefault();
     const data = new FormData(e.currentTarget as HTMLFormElement);
@@ -222,7 +224,7 @@ function CloseForm({ id }: { id: string }) {
     try {
       problem.value = "";
       await closeOrder(id, {
-        code: text("code"), verdict: text("verdict"), by: text("by"), note: text("note"), finished_at: `${text("finished")}Z`,
+        code: text("code"), verdict: text("verdict"), by: text("by"), note: text("note"), finished_at: new Date(`${text("finished")}Z`).toISOString(),
       });
       await refresh();
     } catch (err) {
@@ -243,7 +245,7 @@ function CloseForm({ id }: { id: string }) {
         </select>
       </label>
       <label>Finished (UTC)
-        <input type="datetime-local" name="finished" step="1" required value={now === null ? "" : new Date(now).toISOString().slice(0, 19)} />
+        <input type="datetime-local" name="finished" step="1" required defaultValue={opened} />
       </label>
       <label>By <input name="by" maxLength={200} autocomplete="name" /></label>
       <label class="wide">Note <textarea name="note" rows={2} maxLength={4000} /></label>
