@@ -86,6 +86,7 @@ type Agent struct {
 
 	mu      sync.Mutex
 	figures []signal.Counter // the source's
+	worst   filter.Error
 
 	ended   chan struct{} // closed when intake is at the source's end
 	drained chan struct{}
@@ -169,6 +170,14 @@ func (o *Options) derived(asset signal.Asset, sensor string) bool {
 
 // Egress is what was sent since the start, against what raw data would be.
 func (a *Agent) Egress() egress.Report { return a.meter.Report() }
+
+// Worst is the largest difference, since the start, between a value and what the
+// far end makes of those that were sent.
+func (a *Agent) Worst() filter.Error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.worst
+}
 
 // Run works until ctx ends, which is no error, or until the source or the disk
 // fails. It says goodbye to the broker, makes durable what was taken from the

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/headrace/headrace/edge/filter"
@@ -47,9 +46,15 @@ func (a *Agent) intake(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	p := &packer{a: a, src: src, filter: f, waves: w, streams: map[signal.Stream]int{}, ended: ended}
+	p := &packer{a: a, src: src, filter: f, waves: w, streams: map[streamKey]int{}, ended: ended}
 	a.setFigures(src)
 	return p.run(ctx)
+}
+
+func (a *Agent) setWorst(e filter.Error) {
+	a.mu.Lock()
+	a.worst = e
+	a.mu.Unlock()
 }
 
 func (a *Agent) setFigures(src source.Source) {
@@ -70,7 +75,7 @@ type packer struct {
 	// The pack: messages of one commit, one per stream.
 	messages []signal.Batch
 	seen     []outbox.Progress
-	streams  map[signal.Stream]int // place in messages and seen
+	streams  map[streamKey]int // place in messages and seen
 	taken    int                   // readings
 	derived  int                   // of waveforms
 	samples  uint64
@@ -83,6 +88,12 @@ type packer struct {
 	// due ends when the pack must be committed.
 	due  context.Context //nolint:containedctx // made once a pack, since source and clock are asked for each row
 	stop context.CancelFunc
+}
+
+// streamKey is a stream that has not been put into words.
+type streamKey struct {
+	asset signal.Asset
+	class signal.Class
 }
 
 func (p *packer) run(ctx context.Context) error {
@@ -183,22 +194,24 @@ func (p *packer) add(chunk source.Chunk) error {
 
 // addReading filters a reading into the pack.
 func (p *packer) addReading(s *source.Sample) {
-	k := p.message(signal.NewStream(s.Asset, s.Class))
+	k := p.message(s.Asset, s.Class)
 	p.seen[k].SeenTo = max(p.seen[k].SeenTo, s.Reading.EventTime, s.Reading.AliveAt)
 	p.taken++
 	p.waves.stage.Reading(s.Asset, &s.Reading)
-	p.out = p.filter.Apply(p.out[:0], s.Asset, s.Reading, &p.tally)
-	sent := slices.ContainsFunc(p.out, func(r signal.Reading) bool { return r.EventTime == s.Reading.EventTime })
-	p.a.meter.Taken(s.Asset, s.Class, &s.Reading, sent, p.a.opt.Filter.Deadband(s.Reading.Sensor, s.Reading.Unit))
+	var verdict filter.Verdict
+	p.out, verdict = p.filter.Apply(p.out[:0], s.Asset, s.Reading, &p.tally)
+	p.a.meter.Taken(s.Asset, s.Class, &s.Reading, verdict.Band)
 	p.put(k, p.out)
 }
 
 // message is the place of a stream's message in the pack.
-func (p *packer) message(stream signal.Stream) int {
-	k, ok := p.streams[stream]
+func (p *packer) message(asset signal.Asset, class signal.Class) int {
+	key := streamKey{asset, class}
+	k, ok := p.streams[key]
 	if !ok {
 		k = len(p.messages)
-		p.streams[stream] = k
+		p.streams[key] = k
+		stream := signal.NewStream(asset, class)
 		p.messages = append(p.messages, signal.Batch{Origin: signal.Origin{Stream: stream, Config: p.a.opt.config()}})
 		p.seen = append(p.seen, outbox.Progress{Stream: stream})
 	}
@@ -267,6 +280,7 @@ func (p *packer) commitAs(ctx context.Context, ended bool) error {
 	p.derived, p.samples, p.shipped = 0, 0, 0
 	clear(p.streams)
 	p.a.setFigures(p.src)
+	p.a.setWorst(p.filter.Worst())
 	return nil
 }
 

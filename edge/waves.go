@@ -99,7 +99,7 @@ func (p *packer) addWave(s *source.Sample) error {
 		return fmt.Errorf("reading %s: %w", s.Asset.Sensor(s.Reading.Sensor), err)
 	}
 	p.samples += uint64(w.wave.Len())
-	p.a.meter.Taken(s.Asset, s.Class, &s.Reading, false, 0)
+	p.a.meter.Taken(s.Asset, s.Class, &s.Reading, 0)
 	if w.ring == nil {
 		return nil
 	}
@@ -114,7 +114,7 @@ func (p *packer) addWave(s *source.Sample) error {
 		return err
 	}
 	if len(derived) > 0 {
-		k := p.message(signal.NewStream(s.Asset, signal.Telemetry))
+		k := p.message(s.Asset, signal.Telemetry)
 		for i := range derived {
 			p.seen[k].SeenTo = max(p.seen[k].SeenTo, derived[i].AliveAt)
 		}
@@ -143,17 +143,17 @@ func (p *packer) addWave(s *source.Sample) error {
 // ship adds a block to the stream of raw waveforms, in a message of its own
 // when the last has no room.
 func (p *packer) ship(asset signal.Asset, r signal.Reading, samples uint64) {
-	stream := signal.NewStream(asset, signal.Raw)
-	if k, ok := p.streams[stream]; ok {
+	key := streamKey{asset, signal.Raw}
+	if k, ok := p.streams[key]; ok {
 		size := len(r.Value.Text)
 		for i := range p.messages[k].Readings {
 			size += len(p.messages[k].Readings[i].Value.Text)
 		}
 		if size > maxPackBytes*3/4 {
-			delete(p.streams, stream)
+			delete(p.streams, key)
 		}
 	}
-	k := p.message(stream)
+	k := p.message(asset, signal.Raw)
 	p.seen[k].SeenTo = max(p.seen[k].SeenTo, r.AliveAt)
 	p.shipped += samples
 	p.put(k, []signal.Reading{r})

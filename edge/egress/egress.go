@@ -1,6 +1,6 @@
 // Package egress measures what an edge sends against what its raw data would
-// be: 16-bit counts under zstd. Beside the saving stands what it costs, the
-// largest difference between a value and what the far end shows of it.
+// be: 16-bit counts under zstd. What the saving costs, the largest difference
+// between a value and what the far end shows of it, the filter knows.
 //
 // It counts since the start of the process and keeps nothing on disk.
 package egress
@@ -39,13 +39,6 @@ type Figures struct {
 	Resent     int64 // what went again
 
 	Readings int64 // taken from the source; of waveforms, samples
-
-	// MaxError is the largest |value − value shown|, where the far end shows the
-	// last one that was sent; MaxErrorBand is its share of the sensor's deadband.
-	MaxError     float64
-	MaxErrorUnit string
-	MaxErrorPath signal.Path
-	MaxErrorBand float64
 }
 
 // Sent is all that went over the wire for the class.
@@ -63,7 +56,7 @@ type Report struct {
 type Meter struct {
 	mu      sync.Mutex
 	report  Report
-	numbers map[signal.Path]*number
+	numbers map[sensor]*number
 	zip     *zstd.Encoder
 	packed  []byte
 	wave    record.Waveform
@@ -71,13 +64,16 @@ type Meter struct {
 	floats  []float64
 }
 
+type sensor struct {
+	asset signal.Asset
+	name  string
+}
+
 // number is what is remembered of a sensor: the values of the block that is not
-// counted yet, and what the far end shows.
+// counted yet.
 type number struct {
-	step    float64 // of a count
-	block   []byte
-	shown   float64
-	isShown bool
+	step  float64 // of a count
+	block []byte
 }
 
 // blockValues are compressed together: some minutes of a sensor read once a second.
@@ -87,7 +83,7 @@ const blockValues = 512
 func NewMeter() *Meter {
 	// The options are constants and cannot fail.
 	zip, _ := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(64<<10))
-	return &Meter{report: Report{Classes: map[Class]Figures{}}, numbers: map[signal.Path]*number{}, zip: zip}
+	return &Meter{report: Report{Classes: map[Class]Figures{}}, numbers: map[sensor]*number{}, zip: zip}
 }
 
 // ClassOf is the class of a reading of the source.
@@ -101,9 +97,9 @@ func ClassOf(c signal.Class, k signal.Kind) Class {
 	return Process
 }
 
-// Taken counts a reading that the source delivered. sent tells whether it goes
-// on, band is the sensor's deadband.
-func (m *Meter) Taken(asset signal.Asset, c signal.Class, r *signal.Reading, sent bool, band float64) {
+// Taken counts a reading that the source delivered; band is the sensor's, 0
+// without one.
+func (m *Meter) Taken(asset signal.Asset, c signal.Class, r *signal.Reading, band float64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	class := ClassOf(c, r.Value.Kind)
@@ -113,7 +109,7 @@ func (m *Meter) Taken(asset signal.Asset, c signal.Class, r *signal.Reading, sen
 		m.takenWave(&f, r)
 	case r.Value.Kind == signal.Number:
 		f.Readings++
-		m.takenNumber(&f, asset.Sensor(r.Sensor), r, sent, band)
+		m.takenNumber(&f, sensor{asset, r.Sensor}, r.Value.Number, band)
 	default:
 		f.Readings++
 		f.Raw += int64(max(len(r.Value.Text), 1))
@@ -148,30 +144,21 @@ func (m *Meter) zipped(b []byte) int64 {
 	return int64(len(m.packed))
 }
 
-func (m *Meter) takenNumber(f *Figures, path signal.Path, r *signal.Reading, sent bool, band float64) {
-	n := m.numbers[path]
+func (m *Meter) takenNumber(f *Figures, key sensor, value, band float64) {
+	n := m.numbers[key]
 	if n == nil {
 		// A count is an eighth of the deadband, or 1/30000 of the first value.
 		n = &number{step: max(band/8, 1e-12)}
 		if band == 0 {
-			n.step = max(math.Abs(r.Value.Number)/30_000, 1e-12)
+			n.step = max(math.Abs(value)/30_000, 1e-12)
 		}
-		m.numbers[path] = n
+		m.numbers[key] = n
 	}
-	count := math.Round(r.Value.Number / n.step)
+	count := math.Round(value / n.step)
 	n.block = binary.LittleEndian.AppendUint16(n.block, uint16(int64(max(min(count, 1e15), -1e15))))
 	if len(n.block) >= 2*blockValues {
 		f.Raw += m.zipped(n.block)
 		n.block = n.block[:0]
-	}
-	switch d := math.Abs(r.Value.Number - n.shown); {
-	case sent || !n.isShown:
-		n.shown, n.isShown = r.Value.Number, true
-	case d > f.MaxError:
-		f.MaxError, f.MaxErrorUnit, f.MaxErrorPath, f.MaxErrorBand = d, r.Unit, path, 0
-		if band > 0 {
-			f.MaxErrorBand = d / band
-		}
 	}
 }
 

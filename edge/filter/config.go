@@ -1,9 +1,11 @@
 package filter
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"path"
@@ -25,7 +27,16 @@ type Config struct {
 	Rules            []Rule  `yaml:"rules" json:"rules,omitempty"`
 }
 
-// Rule is the deadband of the sensors that it fits.
+// The methods of a [Rule].
+const (
+	// Deadband holds the last value sent until one differs by more than the band.
+	Deadband = "deadband"
+	// SwingingDoor draws a line from each value sent to the next, of which no
+	// sample in between is further away than the band.
+	SwingingDoor = "swinging_door"
+)
+
+// Rule is for the sensors that it fits.
 type Rule struct {
 	// Sensor is a glob over the sensor's name ("accelerometer*"), "" fits all.
 	Sensor string `yaml:"sensor" json:"sensor,omitempty"`
@@ -37,7 +48,62 @@ type Rule struct {
 	Percent  float64 `yaml:"percent" json:"percent,omitempty"`
 	SpanLow  float64 `yaml:"span_low" json:"span_low,omitempty"`
 	SpanHigh float64 `yaml:"span_high" json:"span_high,omitempty"`
+	// Method is [Deadband] (or "") or [SwingingDoor].
+	Method string `yaml:"method" json:"method,omitempty"`
+	// Previous sends with a value beyond the band the one measured before it, so
+	// that a step is not smeared over the time since the last value sent.
+	Previous bool `yaml:"previous" json:"previous,omitempty"`
+	// MinIntervalSeconds, in event time, is how long after a value was sent none
+	// is for its value alone; what differs by then is off by more than the band.
+	MinIntervalSeconds float64 `yaml:"min_interval_seconds" json:"min_interval_seconds,omitempty"`
+	// MaxIntervalSeconds is a heartbeat of the rule's own; 0 is the set's.
+	MaxIntervalSeconds float64 `yaml:"max_interval_seconds" json:"max_interval_seconds,omitempty"`
 }
+
+// band is the rule's band in the reading's unit.
+func (r *Rule) band() float64 {
+	if r.Percent > 0 {
+		return r.Percent / 100 * (r.SpanHigh - r.SpanLow)
+	}
+	return r.Deadband
+}
+
+func (r *Rule) check(heartbeat float64) error {
+	if _, err := path.Match(r.Sensor, "x"); err != nil {
+		return fmt.Errorf("sensor %q is no glob", r.Sensor)
+	}
+	for _, v := range []float64{r.Deadband, r.Percent} {
+		if !(v >= 0) || math.IsInf(v, 0) {
+			return fmt.Errorf("a deadband of %v; want 0 or more", v)
+		}
+	}
+	for name, v := range map[string]float64{"min_interval_seconds": r.MinIntervalSeconds, "max_interval_seconds": r.MaxIntervalSeconds} {
+		if !(v >= 0 && v <= maxInterval) {
+			return fmt.Errorf("%s is %v, want 0 to a year", name, v)
+		}
+	}
+	span := r.SpanHigh - r.SpanLow
+	switch {
+	case r.Deadband > 0 && r.Percent > 0:
+		return errors.New("has deadband and percent; give one")
+	case r.Percent > 100:
+		return fmt.Errorf("percent is %v, want at most 100", r.Percent)
+	case r.Percent > 0 && !(span > 0 && !math.IsInf(span, 0)):
+		return errors.New("percent needs a span; give span_low < span_high")
+	case r.Method != "" && r.Method != Deadband && r.Method != SwingingDoor:
+		return fmt.Errorf("method %q is not known; take %s or %s", r.Method, Deadband, SwingingDoor)
+	case r.MinIntervalSeconds >= cmp.Or(r.MaxIntervalSeconds, heartbeat):
+		return fmt.Errorf("min_interval_seconds is %v, want less than the heartbeat of %v s", r.MinIntervalSeconds, cmp.Or(r.MaxIntervalSeconds, heartbeat))
+	case r.Method == SwingingDoor && r.band() == 0:
+		return errors.New("a swinging door needs a band; give deadband or percent")
+	case r.Method == SwingingDoor && (r.Previous || r.MinIntervalSeconds > 0):
+		return errors.New("a swinging door sends the value before a bend as it is; previous and min_interval_seconds go with a deadband")
+	}
+	return nil
+}
+
+// maxInterval bounds every interval, in seconds.
+const maxInterval = 366 * 24 * 3600
 
 // DefaultHeartbeat is how long a held value goes without a proof of life.
 const DefaultHeartbeat = 60 * time.Second
@@ -96,29 +162,15 @@ func New(c Config) (*Set, error) {
 	if c.HeartbeatSeconds == 0 {
 		c.HeartbeatSeconds = DefaultHeartbeat.Seconds()
 	}
-	if !(c.HeartbeatSeconds > 0 && c.HeartbeatSeconds <= 366*24*3600) {
+	if !(c.HeartbeatSeconds > 0 && c.HeartbeatSeconds <= maxInterval) {
 		return fail("heartbeat_seconds is %v, want more than 0 and at most a year", c.HeartbeatSeconds)
 	}
 	if c.PassAll && len(c.Rules) > 0 {
 		return fail("pass_all leaves no room for rules")
 	}
-	for i, r := range c.Rules {
-		if _, err := path.Match(r.Sensor, "x"); err != nil {
-			return fail("rule %d: sensor %q is no glob", i+1, r.Sensor)
-		}
-		for _, v := range []float64{r.Deadband, r.Percent} {
-			if !(v >= 0) || math.IsInf(v, 0) {
-				return fail("rule %d: a deadband of %v; want 0 or more", i+1, v)
-			}
-		}
-		span := r.SpanHigh - r.SpanLow
-		switch {
-		case r.Deadband > 0 && r.Percent > 0:
-			return fail("rule %d: has deadband and percent; give one", i+1)
-		case r.Percent > 100:
-			return fail("rule %d: percent is %v, want at most 100", i+1, r.Percent)
-		case r.Percent > 0 && !(span > 0 && !math.IsInf(span, 0)):
-			return fail("rule %d: percent needs a span; give span_low < span_high", i+1)
+	for i := range c.Rules {
+		if err := c.Rules[i].check(c.HeartbeatSeconds); err != nil {
+			return fail("rule %d: %w", i+1, err)
 		}
 	}
 	s := &Set{cfg: c, heartbeat: signal.Micros(c.HeartbeatSeconds * 1e6)}
@@ -135,17 +187,17 @@ func New(c Config) (*Set, error) {
 // Hash names the content: equal for equal configurations, 16 hex digits.
 func (s *Set) Hash() string { return s.hash }
 
-// Deadband is the deadband of a sensor, in its unit; 0 sends every change.
-func (s *Set) Deadband(sensor, unit string) float64 {
-	if s.cfg.PassAll {
-		return 0
-	}
-	return s.band(sensor, unit)
+// Linear tells whether a sensor's sent values are ends of lines; otherwise each
+// holds until the next.
+func (s *Set) Linear(sensor, unit string) bool {
+	r := s.rule(sensor, unit)
+	return r != nil && r.Method == SwingingDoor
 }
 
-// band is the deadband of a sensor, in its unit.
-func (s *Set) band(sensor, unit string) float64 {
-	for _, r := range s.cfg.Rules {
+// rule is the one for a sensor, nil without any.
+func (s *Set) rule(sensor, unit string) *Rule {
+	for i := range s.cfg.Rules {
+		r := &s.cfg.Rules[i]
 		if r.Unit != "" && r.Unit != unit {
 			continue
 		}
@@ -154,10 +206,7 @@ func (s *Set) band(sensor, unit string) float64 {
 				continue
 			}
 		}
-		if r.Percent > 0 {
-			return r.Percent / 100 * (r.SpanHigh - r.SpanLow)
-		}
-		return r.Deadband
+		return r
 	}
-	return 0
+	return nil
 }

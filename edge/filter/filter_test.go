@@ -80,7 +80,7 @@ func TestApply(t *testing.T) {
 		var tally filter.Tally
 		var got []r
 		for i, x := range tc.in {
-			got = f.Apply(got, asset, x, &tally)
+			got, _ = f.Apply(got, asset, x, &tally)
 			if i%2 == 0 { // a restart changes nothing
 				f = open(t, s, f.State())
 			}
@@ -110,7 +110,7 @@ func TestHoldingErrsByNoMoreThanTheBand(t *testing.T) {
 		for range n {
 			at += rapid.Float64Range(0, 20).Draw(rt, "step")
 			r := reading(at, signal.NumberValue(rapid.Float64Range(-15, 15).Draw(rt, "value")))
-			out := f.Apply(nil, asset, r, &tally)
+			out, _ := f.Apply(nil, asset, r, &tally)
 			if len(out) > 1 {
 				rt.Fatalf("one reading became %d", len(out))
 			}
@@ -154,13 +154,19 @@ func TestHash(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for want, c := range map[string]filter.Config{
-		"heartbeat_seconds": {HeartbeatSeconds: -1},
-		"no glob":           {Rules: []filter.Rule{{Sensor: "["}}},
-		"a deadband of":     {Rules: []filter.Rule{{Deadband: math.NaN()}}},
-		"give one":          {Rules: []filter.Rule{{Deadband: 1, Percent: 1, SpanHigh: 1}}},
-		"needs a span":      {Rules: []filter.Rule{{Percent: 1}}},
-		"at most 100":       {Rules: []filter.Rule{{Percent: 101, SpanHigh: 1}}},
-		"no room":           {PassAll: true, Rules: []filter.Rule{{}}},
+		"heartbeat_seconds":         {HeartbeatSeconds: -1},
+		"no glob":                   {Rules: []filter.Rule{{Sensor: "["}}},
+		"a deadband of":             {Rules: []filter.Rule{{Deadband: math.NaN()}}},
+		"give one":                  {Rules: []filter.Rule{{Deadband: 1, Percent: 1, SpanHigh: 1}}},
+		"needs a span":              {Rules: []filter.Rule{{Percent: 1}}},
+		"at most 100":               {Rules: []filter.Rule{{Percent: 101, SpanHigh: 1}}},
+		"is not known":              {Rules: []filter.Rule{{Method: "magic"}}},
+		"needs a band":              {Rules: []filter.Rule{{Method: filter.SwingingDoor}}},
+		"go with a dead":            {Rules: []filter.Rule{{Method: filter.SwingingDoor, Deadband: 1, Previous: true}}},
+		"less than the":             {Rules: []filter.Rule{{MinIntervalSeconds: 60}}},
+		"than the heartbeat of 5 s": {Rules: []filter.Rule{{MinIntervalSeconds: 5, MaxIntervalSeconds: 5}}},
+		"to a year":                 {Rules: []filter.Rule{{MaxIntervalSeconds: math.Inf(1)}}},
+		"no room":                   {PassAll: true, Rules: []filter.Rule{{}}},
 	} {
 		if _, err := filter.New(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
@@ -176,7 +182,7 @@ func TestStateOfAnotherSetIsForgotten(t *testing.T) {
 	var tally filter.Tally
 	f.Apply(nil, asset, reading(0, signal.NumberValue(1)), &tally)
 	g := open(t, set(t, filter.Config{}), f.State())
-	if out := g.Apply(nil, asset, reading(1, signal.NumberValue(1)), &tally); len(out) != 1 {
+	if out, _ := g.Apply(nil, asset, reading(1, signal.NumberValue(1)), &tally); len(out) != 1 {
 		t.Error("the first reading of a new set was held back")
 	}
 }
@@ -223,7 +229,8 @@ func TestRecordings(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, x := range c.Samples {
-				n := len(f.Apply(nil, x.Asset, x.Reading, &tally))
+				kept, _ := f.Apply(nil, x.Asset, x.Reading, &tally)
+				n := len(kept)
 				in[x.Reading.Sensor]++
 				out[x.Reading.Sensor] += n
 				total++
@@ -249,6 +256,6 @@ func BenchmarkApply(b *testing.B) {
 	for b.Loop() {
 		r.EventTime += 1000
 		r.AliveAt = r.EventTime
-		out = f.Apply(out[:0], asset, r, &tally)
+		out, _ = f.Apply(out[:0], asset, r, &tally)
 	}
 }

@@ -278,9 +278,8 @@ func (o office) Egress(context.Context) (server.Egress, error) {
 			}
 			c.Readings, c.Raw, c.Data, c.Heartbeats = c.Readings+f.Readings, c.Raw+f.Raw, c.Data+f.Data, c.Heartbeats+f.Heartbeats
 			c.Waveforms, c.Resent = c.Waveforms+f.Waveforms, c.Resent+f.Resent
-			// Errors compare by deadbands, since units differ.
-			if f.MaxErrorBand > c.MaxErrorBands || c.MaxErrorPath == "" {
-				c.MaxError, c.MaxErrorUnit, c.MaxErrorPath, c.MaxErrorBands = f.MaxError, f.MaxErrorUnit, string(f.MaxErrorPath), f.MaxErrorBand
+			if w := a.Worst(); class == egress.Process && w.Path != "" && (c.MaxErrorPath == "" || w.Bands > c.MaxErrorBands) {
+				c.MaxError, c.MaxErrorUnit, c.MaxErrorPath, c.MaxErrorBands = w.Value, w.Unit, string(w.Path), w.Bands
 			}
 			out.Sent += f.Sent()
 			out.Raw += f.Raw
