@@ -328,7 +328,11 @@ func (l *lake) start(reached func(stop context.CancelFunc) signal.Reached, parti
 	}
 	r := &running{Worker: w, feed: f, stop: stop, done: make(chan error, 1)}
 	go func() { r.done <- w.Run(ctx) }()
-	f.member = <-f.joined
+	select {
+	case f.member = <-f.joined:
+	case err := <-r.done: // it was ended before it joined
+		r.done <- err
+	}
 	l.t.Cleanup(stop)
 	return r
 }
