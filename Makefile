@@ -13,7 +13,7 @@ HEADRACE_DATA ?= $(abspath ../shared/data)
 export HEADRACE_DATA
 
 UP_ARGS ?=
-TEST_FLAGS ?= -timeout=10m
+TEST_FLAGS ?= -timeout=20m
 FUZZ_TIME ?= 5s
 
 ##@ Run

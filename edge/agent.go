@@ -15,6 +15,7 @@ import (
 	"github.com/headrace/headrace/edge/egress"
 	"github.com/headrace/headrace/edge/filter"
 	"github.com/headrace/headrace/edge/outbox"
+	"github.com/headrace/headrace/edge/ring"
 	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/edge/vibration"
 	"github.com/headrace/headrace/internal/mqttc"
@@ -45,9 +46,10 @@ type Options struct {
 
 	Open   source.Opener
 	Filter *filter.Set
-	// Vibration says what is made of waveforms; nil makes nothing, and keeps none.
+	// Vibration says what is made of waveforms; nil makes nothing.
 	Vibration *vibration.Set
-	RingBytes int64 // of the ring of waveforms
+	RingBytes int64         // of the ring of all that is measured
+	RingAge   time.Duration // how long it keeps it, by the plant's clock; 0 is as long as there is room
 	// Pace has the source deliver by the plant's clock; nil takes what comes.
 	Pace *source.Member
 	// Clock is the plant's.
@@ -87,6 +89,7 @@ type Agent struct {
 	mu      sync.Mutex
 	figures []signal.Counter // the source's
 	worst   filter.Error
+	kept    ring.Stats
 
 	ended   chan struct{} // closed when intake is at the source's end
 	drained chan struct{}
@@ -301,5 +304,12 @@ func (a *Agent) Counters() []signal.Counter {
 	out = append(out, a.pub.counters()...)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	add("ring_samples", a.kept.Samples)
+	add("ring_blocks", a.kept.Blocks)
+	add("ring_refused", a.kept.Refused)
+	add("ring_damaged", a.kept.Damaged)
+	add("ring_unpinned", a.kept.Unpinned)
+	add("ring_bytes_now", a.kept.Bytes)
+	add("ring_pinned_now", a.kept.Pinned)
 	return append(out, a.figures...)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/headrace/headrace/edge/filter"
 	"github.com/headrace/headrace/edge/outbox"
+	"github.com/headrace/headrace/edge/ring"
 	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/signal"
 )
@@ -51,9 +52,9 @@ func (a *Agent) intake(ctx context.Context) (err error) {
 	return p.run(ctx)
 }
 
-func (a *Agent) setWorst(e filter.Error) {
+func (a *Agent) setKept(e filter.Error, kept ring.Stats) {
 	a.mu.Lock()
-	a.worst = e
+	a.worst, a.kept = e, kept
 	a.mu.Unlock()
 }
 
@@ -76,8 +77,8 @@ type packer struct {
 	messages []signal.Batch
 	seen     []outbox.Progress
 	streams  map[streamKey]int // place in messages and seen
-	taken    int                   // readings
-	derived  int                   // of waveforms
+	taken    int               // readings
+	derived  int               // of waveforms
 	samples  uint64
 	shipped  uint64 // samples
 	sent     int
@@ -183,7 +184,9 @@ func (p *packer) add(chunk source.Chunk) error {
 			}
 			continue
 		}
-		p.addReading(s)
+		if err := p.addReading(s); err != nil {
+			return err
+		}
 	}
 	if before == 0 && p.sent > 0 && p.due != nil {
 		p.stop() // what is sent may not wait as long as what is not
@@ -192,8 +195,11 @@ func (p *packer) add(chunk source.Chunk) error {
 	return nil
 }
 
-// addReading filters a reading into the pack.
-func (p *packer) addReading(s *source.Sample) {
+// addReading keeps a reading, and filters it into the pack.
+func (p *packer) addReading(s *source.Sample) error {
+	if err := p.waves.ring.AppendSample(s.Asset, s.Class, &s.Reading); err != nil {
+		return err
+	}
 	k := p.message(s.Asset, s.Class)
 	p.seen[k].SeenTo = max(p.seen[k].SeenTo, s.Reading.EventTime, s.Reading.AliveAt)
 	p.taken++
@@ -202,6 +208,7 @@ func (p *packer) addReading(s *source.Sample) {
 	p.out, verdict = p.filter.Apply(p.out[:0], s.Asset, s.Reading, &p.tally)
 	p.a.meter.Taken(s.Asset, s.Class, &s.Reading, verdict.Band)
 	p.put(k, p.out)
+	return nil
 }
 
 // message is the place of a stream's message in the pack.
@@ -280,7 +287,7 @@ func (p *packer) commitAs(ctx context.Context, ended bool) error {
 	p.derived, p.samples, p.shipped = 0, 0, 0
 	clear(p.streams)
 	p.a.setFigures(p.src)
-	p.a.setWorst(p.filter.Worst())
+	p.a.setKept(p.filter.Worst(), p.waves.ring.Stats())
 	return nil
 }
 

@@ -21,12 +21,12 @@ const fieldWaves protowire.Number = 15
 // waves is what the intake does with waveforms.
 type waves struct {
 	stage   *vibration.Stage
-	ring    *ring.Ring // nil without a vibration set
+	ring    *ring.Ring
 	wave    record.Waveform
 	derived []signal.Reading
 }
 
-// RingDir is where the edge with the given directory keeps raw waveforms.
+// RingDir is where the edge with the given directory keeps what it measures.
 func RingDir(dir string) string { return filepath.Join(dir, "ring") }
 
 func (a *Agent) openWaves(state []byte) (*waves, error) {
@@ -38,10 +38,9 @@ func (a *Agent) openWaves(state []byte) (*waves, error) {
 	if w.stage, err = a.opt.Vibration.Open(frozen); err != nil {
 		return nil, err
 	}
-	if a.opt.Vibration.Hash() == "" {
-		return w, nil
-	}
-	w.ring, err = ring.Open(ring.Options{Dir: RingDir(a.opt.Dir), MaxBytes: a.opt.RingBytes, Log: a.log})
+	w.ring, err = ring.Open(ring.Options{
+		Dir: RingDir(a.opt.Dir), MaxBytes: a.opt.RingBytes, MaxAge: a.opt.RingAge, Clock: a.opt.Clock, FloorBytes: 2 * a.opt.FloorBytes, Log: a.log,
+	})
 	return w, err
 }
 
@@ -73,19 +72,9 @@ func (w *waves) freeze(filter []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(filter, fieldWaves, protowire.BytesType), state)
 }
 
-func (w *waves) sync() error {
-	if w.ring == nil {
-		return nil
-	}
-	return w.ring.Sync()
-}
+func (w *waves) sync() error { return w.ring.Sync() }
 
-func (w *waves) close() error {
-	if w.ring == nil {
-		return nil
-	}
-	return w.ring.Close()
-}
+func (w *waves) close() error { return w.ring.Close() }
 
 // addWave keeps a block of samples, adds what is made of it to the pack, and
 // the blocks that leave as they are.
@@ -100,9 +89,6 @@ func (p *packer) addWave(s *source.Sample) error {
 	}
 	p.samples += uint64(w.wave.Len())
 	p.a.meter.Taken(s.Asset, s.Class, &s.Reading, 0)
-	if w.ring == nil {
-		return nil
-	}
 	first := w.wave.First
 	err := w.ring.Append(s.Asset, s.Reading.Sensor, ring.Block{Time: s.Reading.EventTime, First: first, Bytes: block})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/headrace/headrace/internal/freespace"
 	"github.com/headrace/headrace/server/datadir"
 )
 
@@ -123,7 +124,7 @@ func checkDir(dir string, running bool) finding {
 
 func checkDisk(dir string) finding {
 	f := finding{Check: "disk", OK: true}
-	free, err := datadir.Free(dir)
+	free, err := freespace.Of(dir)
 	if err != nil {
 		f.OK, f.Found, f.Remedy = false, err.Error(), "choose another disk with --dir"
 		return f

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/headrace/headrace/internal/freespace"
 )
 
 // FS is what the outbox needs of a file system: one folder of files.
@@ -114,7 +116,7 @@ func (osFS) SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (osFS) Free(dir string) (uint64, error) { return free(dir) }
+func (osFS) Free(dir string) (uint64, error) { return freespace.Of(dir) }
 
 type osFile struct{ *os.File }
 

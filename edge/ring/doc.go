@@ -1,8 +1,9 @@
-// Package ring keeps the last raw waveforms of an edge on its disk, so that a
-// trigger can let through what was before it, and so that what happened can be
-// looked at later. It is bounded in bytes: the oldest segment goes when the
-// newest needs its room.
+// Package ring keeps what an edge has measured on its disk, before any filter:
+// slow samples and waveforms, for so many hours and bytes. A trigger lets through
+// what was before it, a question of later is answered from it, and new filters are
+// tried on it.
 //
-// It is no outbox: nothing waits in it for anybody. The format is documented in
-// docs/formats/ring.md.
+// It is no outbox: nothing waits in it for anybody, and it yields where the disk
+// is short. What it holds at a sync survives a power cut; a damaged record costs
+// that record. The format is documented in docs/formats/ring.md.
 package ring

@@ -1,21 +1,18 @@
 package ring
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
+	"github.com/headrace/headrace/internal/freespace"
 	"github.com/headrace/headrace/signal"
 )
 
@@ -23,157 +20,264 @@ import (
 const (
 	DefaultMaxBytes     = 256 << 20
 	DefaultSegmentBytes = 8 << 20
+	DefaultFlushBytes   = 4 << 20
+	DefaultFlushSpan    = 15 * time.Minute
+	DefaultFloorBytes   = 64 << 20
 )
 
-// A block on disk: magic | payload length | CRC32C of the payload | payload,
-// numbers little-endian.
-const (
-	magic        = "HRR1"
-	headerBytes  = 12
-	maxBlock     = 8 << 20
-	ending       = ".ring"
-	maxBuffered  = 1 << 20
-	fieldChannel = 1
-	fieldTime    = 2
-	fieldFirst   = 3
-	fieldBlock   = 4
-)
+// maxBuffered bounds what is appended and not yet written.
+const maxBuffered = 1 << 20
 
-// Options say where the ring is and how large it may grow; zero is the default.
+// Options say where the ring is and how much it keeps; zero is the default.
 type Options struct {
-	Dir          string
-	MaxBytes     int64
+	Dir      string
+	MaxBytes int64
+	// MaxAge is how long samples are kept, by the plant's clock; 0 is as long as
+	// there is room.
+	MaxAge       time.Duration
+	Clock        signal.Clock // the plant's; needed with MaxAge
 	SegmentBytes int64
-	Log          *slog.Logger
+	// Slow samples are packed when they are so many bytes, or span so much time.
+	FlushBytes int
+	FlushSpan  time.Duration
+	// PinnedBytes bounds what pins keep beyond MaxBytes; 0 is a quarter of it.
+	PinnedBytes int64
+	// FloorBytes is the free space below which the ring gives up its oldest, and
+	// then keeps nothing more: the outbox comes first.
+	FloorBytes uint64
+	Free       func(dir string) (uint64, error)
+	Log        *slog.Logger
 }
 
-// Ring is an open ring. It is not safe for concurrent use.
+func (o *Options) defaults() {
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = DefaultMaxBytes
+	}
+	if o.SegmentBytes <= 0 {
+		o.SegmentBytes = min(DefaultSegmentBytes, max(o.MaxBytes/4, 1))
+	}
+	o.SegmentBytes = min(o.SegmentBytes, maxSegment/2)
+	if o.FlushBytes <= 0 {
+		o.FlushBytes = int(min(DefaultFlushBytes, max(o.MaxBytes/16, 1)))
+	}
+	if o.FlushSpan <= 0 {
+		o.FlushSpan = DefaultFlushSpan
+	}
+	if o.PinnedBytes <= 0 {
+		o.PinnedBytes = o.MaxBytes / 4
+	}
+	if o.FloorBytes == 0 {
+		o.FloorBytes = DefaultFloorBytes
+	}
+	if o.Free == nil {
+		o.Free = freespace.Of
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Ring is an open ring. It is not safe for concurrent use; a [Reader] of the same
+// directory may read while it appends.
 type Ring struct {
 	opt      Options
-	segments []*segment // ascending by number
-	channels map[signal.Path]*channel
-	bytes    int64
-	buffer   []byte // appended, not yet written
-	scratch  []byte
+	codec    *codec
+	segments []*segment // ascending by number; the last one is written to unless it is sealed
+	file     *os.File   // of the last one
+	entries  []entry    // of the last one
+	buffer   []byte     // appended to it, not yet written
+	synced   bool
+	channels map[sensorKey]uint64 // index after a channel's newest block; 0 is none
+	slow     slow
+	journal  *os.File
+	gen      uint64 // the journal's number
+	pins     []Pin
+	stats    Stats
+	refusing bool
 }
 
-type segment struct {
-	number int
-	file   *os.File
-	size   int64 // with what is buffered
-	synced bool
-}
-
-// channel is what the ring has of one: blocks in ascending order.
-type channel struct {
-	blocks []place
-	next   uint64 // index after the newest block ever kept, +1 so that 0 is none
-}
-
-type place struct {
-	segment int
-	at      int64
-	size    int
-	first   uint64
+// Stats are what a ring has counted since it was opened, but for Bytes and Pinned,
+// which are what it has.
+type Stats struct {
+	Bytes, Pinned      int64
+	Samples, Blocks    int64 // kept
+	SlowBytes          int64 // of slow samples in segments
+	WaveBytes          int64 // of blocks in segments
+	Damaged            int64 // bytes that were no records
+	Refused            int64 // samples and blocks for which there was no room
+	Packed             int64 // slow samples in segments
+	Segments, Unpinned int64 // segments it has; pins given up for room
 }
 
 // Open opens the ring in a directory, or makes it. What a crash has left half
-// written is cut off.
+// written is cut off; a damaged record is passed over and counted.
 func Open(opt Options) (*Ring, error) {
-	if opt.MaxBytes <= 0 {
-		opt.MaxBytes = DefaultMaxBytes
-	}
-	if opt.SegmentBytes <= 0 {
-		opt.SegmentBytes = min(DefaultSegmentBytes, max(opt.MaxBytes/4, 1))
-	}
-	if opt.Log == nil {
-		opt.Log = slog.New(slog.DiscardHandler)
-	}
-	r := &Ring{opt: opt, channels: map[signal.Path]*channel{}}
-	if err := r.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening ring %s: %w", opt.Dir, err), r.closeFiles())
+	opt.defaults()
+	r := &Ring{opt: opt, channels: map[sensorKey]uint64{}, slow: newSlow(), synced: true}
+	err := r.load()
+	if err != nil {
+		if r.codec != nil {
+			r.codec.close()
+		}
+		return nil, errors.Join(fmt.Errorf("opening ring %s: %w", opt.Dir, err), closeFile(r.file), closeFile(r.journal))
 	}
 	return r, nil
 }
 
-func (r *Ring) load() error {
+func closeFile(f *os.File) error {
+	if f == nil {
+		return nil
+	}
+	return f.Close()
+}
+
+func (r *Ring) load() (err error) {
+	if r.codec, err = newCodec(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(r.opt.Dir, 0o700); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(r.opt.Dir)
+	if r.pins, err = readPins(r.opt.Dir); err != nil {
+		r.opt.Log.Error("the ring's pins cannot be read and are forgotten", "dir", r.opt.Dir, "cause", err)
+	}
+	numbers, err := segmentNumbers(r.opt.Dir)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		number, err := strconv.Atoi(strings.TrimSuffix(e.Name(), ending))
-		if err != nil || number <= 0 || e.Name() != name(number) {
-			continue
+	packed := uint64(0)
+	for i, n := range numbers {
+		if err := r.loadSegment(n, i == len(numbers)-1, &packed); err != nil {
+			return fmt.Errorf("%s: %w", segmentFile(r.opt.Dir, n), err)
 		}
-		f, err := os.OpenFile(filepath.Join(r.opt.Dir, e.Name()), os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		r.segments = append(r.segments, &segment{number: number, file: f, synced: true})
 	}
-	slices.SortFunc(r.segments, func(a, b *segment) int { return a.number - b.number })
-	for _, s := range r.segments {
-		if err := r.scan(s); err != nil {
-			return fmt.Errorf("%s: %w", s.file.Name(), err)
-		}
-		r.bytes += s.size
+	if err := r.loadJournals(packed); err != nil {
+		return err
 	}
 	return r.shrink()
 }
 
-func name(number int) string { return fmt.Sprintf("%010d%s", number, ending) }
-
-// scan reads a segment's blocks, and cuts off what follows the last whole one.
-func (r *Ring) scan(s *segment) error {
-	info, err := s.file.Stat()
+func (r *Ring) loadSegment(number int, last bool, packed *uint64) error {
+	f, err := os.OpenFile(segmentFile(r.opt.Dir, number), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	for s.size+headerBytes <= info.Size() {
-		payload, err := r.read(s, s.size, info.Size())
-		if err != nil {
-			r.opt.Log.Warn("the ring of waveforms was damaged and is cut off", "file", s.file.Name(), "at", s.size, "cause", err)
-			break
-		}
-		b, err := parse(payload)
-		if err != nil {
-			return err
-		}
-		r.index(s, b, len(payload))
-		s.size += headerBytes + int64(len(payload))
+	entries, sealed, damaged, sound, err := segmentEntries(f)
+	if err != nil {
+		return errors.Join(err, f.Close())
 	}
-	if s.size == info.Size() {
+	s := &segment{number: number, size: int64(sound), sealed: sealed || !last}
+	if damaged > 0 {
+		r.stats.Damaged += int64(damaged)
+		r.opt.Log.Warn("a segment of the ring is damaged; the rest of it is read", "file", f.Name(), "bytes", damaged)
+	}
+	for i := range entries {
+		e := &entries[i]
+		s.widen(e)
+		switch e.kind {
+		case kindWave:
+			k := sensorKey{e.path.Asset(), e.path.Sensor(), signal.Raw}
+			r.channels[k] = max(r.channels[k], e.number+1)
+		case kindMark:
+			*packed = max(*packed, e.number)
+		}
+	}
+	r.segments = append(r.segments, s)
+	r.stats.Bytes += s.size
+	if s.sealed {
+		return f.Close()
+	}
+	r.file, r.entries = f, entries
+	return f.Truncate(s.size)
+}
+
+// loadJournals takes up the samples that were in no segment, and goes on in the
+// newest journal.
+func (r *Ring) loadJournals(packed uint64) error {
+	files, err := os.ReadDir(r.opt.Dir)
+	if err != nil {
+		return err
+	}
+	var gens []uint64
+	for _, f := range files {
+		if rest, ok := strings.CutPrefix(f.Name(), journalPrefix); ok {
+			if gen, err := strconv.ParseUint(rest, 10, 64); err == nil {
+				gens = append(gens, gen)
+			}
+		}
+	}
+	slices.Sort(gens)
+	r.gen = packed + 1
+	for _, gen := range gens {
+		name := r.journalFile(gen)
+		if gen <= packed {
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+			continue
+		}
+		if r.journal != nil { // an older one; its samples are packed with the others
+			if err := r.journal.Close(); err != nil {
+				return err
+			}
+		}
+		r.gen = gen
+		if err := r.loadJournal(name); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if r.journal != nil {
 		return nil
 	}
-	return s.file.Truncate(s.size)
+	return r.openJournal()
 }
 
-var errDamaged = errors.New("a block is not whole")
-
-func (r *Ring) read(s *segment, at, end int64) ([]byte, error) {
-	var head [headerBytes]byte
-	if _, err := s.file.ReadAt(head[:], at); err != nil {
-		return nil, err
+func (r *Ring) loadJournal(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
 	}
-	n := int64(binary.LittleEndian.Uint32(head[4:]))
-	if string(head[:4]) != magic || n > maxBlock || at+headerBytes+n > end {
-		return nil, errDamaged
+	r.journal = f
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
 	}
-	r.scratch = slices.Grow(r.scratch[:0], int(n))[:n]
-	if _, err := s.file.ReadAt(r.scratch, at+headerBytes); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+	clear(r.slow.names)
+	r.slow.named = 0
+	for _, run := range r.slow.runs {
+		run.number = 0
 	}
-	if checksum(r.scratch) != binary.LittleEndian.Uint32(head[8:]) {
-		return nil, errDamaged
+	damaged, sound, err := scan(b, func(_ kind, _ int, payload []byte) error {
+		if raw, err := r.codec.unpack(payload); err == nil {
+			err = r.slow.recall(raw, func(k sensorKey, number uint64, v *signal.Reading) { r.slow.add(k, v).number = number })
+			if err == nil {
+				return nil
+			}
+		}
+		r.stats.Damaged += int64(len(payload))
+		return nil
+	})
+	r.stats.Damaged += int64(damaged)
+	if err != nil {
+		return err
 	}
-	return r.scratch, nil
+	if err := f.Truncate(int64(sound)); err != nil {
+		return err
+	}
+	_, err = f.Seek(int64(sound), 0)
+	return err
 }
 
-func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
+const journalPrefix = "journal."
+
+func (r *Ring) journalFile(gen uint64) string {
+	return filepath.Join(r.opt.Dir, fmt.Sprintf("%s%d", journalPrefix, gen))
+}
+
+func (r *Ring) openJournal() (err error) {
+	r.journal, err = os.OpenFile(r.journalFile(r.gen), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	return err
+}
 
 // Block is a block of samples of a channel.
 type Block struct {
@@ -182,207 +286,221 @@ type Block struct {
 	Bytes []byte // encoded, as package record has it
 }
 
-type block struct {
-	Block
-	channel signal.Path
-}
-
-func parse(p []byte) (b block, err error) {
-	for len(p) > 0 {
-		num, typ, n := protowire.ConsumeTag(p)
-		if n < 0 {
-			return b, protowire.ParseError(n)
-		}
-		p = p[n:]
-		var u uint64
-		var v []byte
-		switch typ {
-		case protowire.VarintType:
-			u, n = protowire.ConsumeVarint(p)
-		case protowire.BytesType:
-			v, n = protowire.ConsumeBytes(p)
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, p)
-		}
-		if n < 0 {
-			return b, protowire.ParseError(n)
-		}
-		p = p[n:]
-		switch num {
-		case fieldChannel:
-			b.channel = signal.Path(v)
-		case fieldTime:
-			b.Time = signal.Micros(u)
-		case fieldFirst:
-			b.First = u
-		case fieldBlock:
-			b.Bytes = v
-		}
-	}
-	return b, nil
-}
-
-func (r *Ring) index(s *segment, b block, size int) {
-	c := r.channels[b.channel]
-	if c == nil {
-		c = &channel{}
-		r.channels[b.channel] = c
-	}
-	if b.First < c.next {
-		return
-	}
-	c.blocks = append(c.blocks, place{segment: s.number, at: s.size, size: size, first: b.First})
-	c.next = b.First + 1
-}
-
 // Append keeps a block. One that the channel has already, or that lies before
 // the channel's newest, is left out: a source that is read again after a crash
 // delivers what the ring has.
 func (r *Ring) Append(asset signal.Asset, sensor string, b Block) error {
-	path := asset.Sensor(sensor)
-	if c := r.channels[path]; c != nil && b.First < c.next {
+	k := sensorKey{asset, sensor, signal.Raw}
+	if b.First < r.channels[k] {
 		return nil
 	}
-	at := len(r.buffer)
-	out := append(r.buffer, make([]byte, headerBytes)...)
-	out = protowire.AppendString(protowire.AppendTag(out, fieldChannel, protowire.BytesType), string(path))
-	out = protowire.AppendVarint(protowire.AppendTag(out, fieldTime, protowire.VarintType), uint64(b.Time))
-	out = protowire.AppendVarint(protowire.AppendTag(out, fieldFirst, protowire.VarintType), b.First)
-	out = protowire.AppendBytes(protowire.AppendTag(out, fieldBlock, protowire.BytesType), b.Bytes)
-	payload := out[at+headerBytes:]
-	if len(payload) > maxBlock {
-		return fmt.Errorf("keeping a block of %s in ring %s: %d bytes are more than %d", path, r.opt.Dir, len(payload), maxBlock)
+	e := entry{kind: kindWave, path: asset.Sensor(sensor), from: b.Time, to: b.Time, number: b.First}
+	payload := appendBytes(nil, fieldPath, string(e.path))
+	payload = appendVarint(payload, fieldFrom, uint64(b.Time))
+	payload = appendVarint(payload, fieldNumber, b.First)
+	payload = appendBytes(payload, fieldData, b.Bytes)
+	if len(payload) > maxPayload {
+		return fmt.Errorf("keeping a block of %s in ring %s: %d bytes are more than %d", e.path, r.opt.Dir, len(payload), maxPayload)
 	}
-	copy(out[at:], magic)
-	binary.LittleEndian.PutUint32(out[at+4:], uint32(len(payload)))
-	binary.LittleEndian.PutUint32(out[at+8:], checksum(payload))
-	size := int64(len(out) - at)
+	if err := r.full(r.put(e, payload)); err != nil {
+		return fmt.Errorf("keeping a block of %s in ring %s: %w", e.path, r.opt.Dir, err)
+	}
+	r.channels[k] = b.First + 1
+	r.stats.Blocks++
+	r.stats.WaveBytes += int64(headerBytes + len(payload))
+	return nil
+}
 
-	s, err := r.room(size)
-	if err != nil {
-		return fmt.Errorf("keeping a block of %s in ring %s: %w", path, r.opt.Dir, err)
+// AppendSample keeps a slow sample.
+func (r *Ring) AppendSample(asset signal.Asset, class signal.Class, v *signal.Reading) error {
+	if r.refusing {
+		r.stats.Refused++
+		return nil
 	}
-	if len(r.buffer) == 0 && at > 0 { // room wrote what was buffered
-		out = slices.Delete(out, 0, at)
-	}
-	r.buffer = out
-	r.index(s, block{b, path}, len(payload))
-	s.size += size
-	s.synced = false
-	r.bytes += size
-	if len(r.buffer) >= maxBuffered {
-		return r.flush()
+	k := sensorKey{asset, v.Sensor, class}
+	r.slow.note(k, r.slow.add(k, v), v)
+	r.stats.Samples++
+	if r.slow.bytes >= r.opt.FlushBytes || r.slow.newest-r.slow.oldest >= signal.Micros(r.opt.FlushSpan/time.Microsecond) {
+		if err := r.full(r.pack()); err != nil {
+			return fmt.Errorf("packing the samples of ring %s: %w", r.opt.Dir, err)
+		}
 	}
 	return nil
 }
 
-// room returns the segment that the next bytes go to.
-func (r *Ring) room(size int64) (*segment, error) {
-	if n := len(r.segments); n > 0 && (r.segments[n-1].size == 0 || r.segments[n-1].size+size <= r.opt.SegmentBytes) {
-		return r.segments[n-1], nil
+// pack moves the slow samples from the journal into the segments. The mark that
+// ends it is synced after them, and the journal goes after the mark: a crash in
+// between leaves samples twice at most, which a reader tells.
+func (r *Ring) pack() error {
+	samples := int64(0)
+	for _, run := range r.slow.runs {
+		samples += int64(run.n)
 	}
-	if err := r.Sync(); err != nil {
-		return nil, err
+	if samples == 0 {
+		return nil
+	}
+	err := r.slow.records(r.codec, func(e entry, payload []byte) error {
+		r.stats.SlowBytes += int64(headerBytes + len(payload))
+		return r.put(e, payload)
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.syncSegments(); err != nil {
+		return err
+	}
+	if err := r.put(entry{kind: kindMark, number: r.gen}, appendVarint(nil, fieldNumber, r.gen)); err != nil {
+		return err
+	}
+	if err := r.syncSegments(); err != nil {
+		return err
+	}
+	r.stats.Packed += samples
+	old := r.journal
+	r.gen++
+	r.slow = newSlow()
+	if err := r.openJournal(); err != nil {
+		return err
+	}
+	return errors.Join(old.Close(), os.Remove(old.Name()))
+}
+
+// put appends a record to the newest segment.
+func (r *Ring) put(e entry, payload []byte) error {
+	size := int64(headerBytes + len(payload))
+	if err := r.room(size); err != nil {
+		return err
+	}
+	if r.refusing {
+		r.stats.Refused++
+		return nil
+	}
+	s := r.segments[len(r.segments)-1]
+	e.at = int(s.size)
+	at := len(r.buffer)
+	r.buffer = append(begin(r.buffer), payload...)
+	end(r.buffer, at, e.kind)
+	r.entries = append(r.entries, e)
+	s.widen(&e)
+	s.size += size
+	r.stats.Bytes += size
+	r.synced = false
+	if len(r.buffer) >= maxBuffered {
+		return r.write()
+	}
+	return nil
+}
+
+// room makes the newest segment one that has room for a record.
+func (r *Ring) room(size int64) error {
+	n := len(r.segments)
+	if n > 0 && !r.segments[n-1].sealed && (r.segments[n-1].size == 0 || r.segments[n-1].size+size <= r.opt.SegmentBytes) {
+		return nil
 	}
 	number := 1
-	if n := len(r.segments); n > 0 {
+	if n > 0 {
 		number = r.segments[n-1].number + 1
+		if err := r.seal(); err != nil {
+			return err
+		}
 	}
-	f, err := os.OpenFile(filepath.Join(r.opt.Dir, name(number)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err := r.yield(); err != nil || r.refusing {
+		return err
+	}
+	f, err := os.OpenFile(segmentFile(r.opt.Dir, number), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s := &segment{number: number, file: f}
-	r.segments = append(r.segments, s)
-	return s, r.shrink()
+	r.segments = append(r.segments, &segment{number: number})
+	r.file, r.entries = f, nil
+	return r.shrink()
 }
 
-// shrink drops the oldest segments that the bound has no room for.
-func (r *Ring) shrink() error {
-	for r.bytes > r.opt.MaxBytes-r.opt.SegmentBytes && len(r.segments) > 1 {
-		old := r.segments[0]
-		r.segments = r.segments[1:]
-		r.bytes -= old.size
-		if err := errors.Join(old.file.Close(), os.Remove(old.file.Name())); err != nil {
-			return fmt.Errorf("dropping the oldest waveforms: %w", err)
-		}
-		for _, c := range r.channels {
-			c.blocks = slices.DeleteFunc(c.blocks, func(p place) bool { return p.segment == old.number })
-		}
+// seal ends the newest segment with its index.
+func (r *Ring) seal() error {
+	s := r.segments[len(r.segments)-1]
+	if s.sealed {
+		return nil
 	}
-	return nil
+	before := len(r.buffer)
+	r.buffer = appendIndex(r.buffer, s.size, r.entries)
+	s.size += int64(len(r.buffer) - before)
+	r.stats.Bytes += int64(len(r.buffer) - before)
+	r.synced = false
+	if err := r.syncSegments(); err != nil {
+		return err
+	}
+	s.sealed = true
+	f := r.file
+	r.file, r.entries = nil, nil
+	return f.Close()
 }
 
-func (r *Ring) flush() error {
+func (r *Ring) write() error {
 	if len(r.buffer) == 0 {
 		return nil
 	}
 	s := r.segments[len(r.segments)-1]
-	if _, err := s.file.WriteAt(r.buffer, s.size-int64(len(r.buffer))); err != nil {
-		return fmt.Errorf("writing ring %s: %w", r.opt.Dir, err)
+	if _, err := r.file.WriteAt(r.buffer, s.size-int64(len(r.buffer))); err != nil {
+		return err
 	}
 	r.buffer = r.buffer[:0]
 	return nil
 }
 
+func (r *Ring) syncSegments() error {
+	if err := r.write(); err != nil || r.synced {
+		return err
+	}
+	if err := r.file.Sync(); err != nil {
+		return err
+	}
+	r.synced = true
+	return nil
+}
+
+// full makes an error of a disk that is full none: the outbox comes first, so the
+// ring gives up its oldest or keeps nothing more.
+func (r *Ring) full(err error) error {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	r.opt.Log.Warn("the disk is full; the ring gives up its oldest", "dir", r.opt.Dir, "cause", err)
+	return r.yield()
+}
+
 // Sync makes durable what was kept.
 func (r *Ring) Sync() error {
-	if err := r.flush(); err != nil {
-		return err
-	}
-	for _, s := range r.segments {
-		if s.synced {
-			continue
-		}
-		if err := s.file.Sync(); err != nil {
+	if r.refusing {
+		if err := r.yield(); err != nil {
 			return fmt.Errorf("syncing ring %s: %w", r.opt.Dir, err)
 		}
-		s.synced = true
+	}
+	err := r.syncSegments()
+	if err == nil && len(r.slow.pending) > 0 {
+		b := append(begin(nil), r.codec.enc.EncodeAll(r.slow.pending, nil)...)
+		end(b, 0, kindSamples)
+		if _, err = r.journal.Write(b); err == nil {
+			err = r.journal.Sync()
+		}
+		r.slow.pending = r.slow.pending[:0]
+	}
+	if err := r.full(err); err != nil {
+		return fmt.Errorf("syncing ring %s: %w", r.opt.Dir, err)
 	}
 	return nil
 }
 
-// Blocks calls visit with the kept blocks of a channel from index from up to
-// before, that left out, in order. A block is visit's only during the call.
-func (r *Ring) Blocks(asset signal.Asset, sensor string, from, before uint64, visit func(Block) error) error {
-	c := r.channels[asset.Sensor(sensor)]
-	if c == nil {
-		return nil
-	}
-	if err := r.flush(); err != nil {
-		return err
-	}
-	i := sort.Search(len(c.blocks), func(i int) bool { return c.blocks[i].first >= from })
-	for _, p := range c.blocks[i:] {
-		if p.first >= before {
-			return nil
-		}
-		k := sort.Search(len(r.segments), func(i int) bool { return r.segments[i].number >= p.segment })
-		payload, err := r.read(r.segments[k], p.at, r.segments[k].size)
-		if err != nil {
-			return fmt.Errorf("reading a block of %s from ring %s: %w", asset.Sensor(sensor), r.opt.Dir, err)
-		}
-		b, err := parse(payload)
-		if err != nil {
-			return fmt.Errorf("reading a block of %s from ring %s: %w", asset.Sensor(sensor), r.opt.Dir, err)
-		}
-		if err := visit(b.Block); err != nil {
-			return err
-		}
-	}
-	return nil
+// Stats are the ring's figures.
+func (r *Ring) Stats() Stats {
+	s := r.stats
+	s.Segments = int64(len(r.segments))
+	return s
 }
-
-// Bytes is the room that the ring takes on disk.
-func (r *Ring) Bytes() int64 { return r.bytes }
 
 // Close makes the ring durable and closes it.
-func (r *Ring) Close() error { return errors.Join(r.Sync(), r.closeFiles()) }
-
-func (r *Ring) closeFiles() error {
-	var errs []error
-	for _, s := range r.segments {
-		errs = append(errs, s.file.Close())
-	}
-	return errors.Join(errs...)
+func (r *Ring) Close() error {
+	err := r.Sync()
+	r.codec.close()
+	return errors.Join(err, closeFile(r.file), closeFile(r.journal))
 }

@@ -38,7 +38,7 @@ func clients() map[string][]string {
 		"github.com/goccy/go-yaml":              {"internal/strictyaml"},
 		"github.com/google/go-cmp":              nil,
 		"github.com/google/uuid":                {"*"},
-		"github.com/klauspost/compress":         {"record", "edge/egress"},
+		"github.com/klauspost/compress":         {"record", "edge/egress", "edge/ring"},
 		"github.com/mochi-mqtt/server":          nil,
 		"github.com/nats-io/nats-server":        {"spine/broker"},
 		"github.com/prometheus/client_golang":   {"server"},

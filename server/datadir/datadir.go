@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/headrace/headrace/internal/freespace"
 )
 
 // Format is the version of the folder's layout that this build writes and reads.
@@ -134,22 +136,6 @@ func (d *Dir) Close() error {
 	return errors.Join(err, d.lock.Close())
 }
 
-// Free is the space, in bytes, that is left for path or its nearest existing parent.
-func Free(path string) (uint64, error) {
-	for {
-		var st unix.Statfs_t
-		err := unix.Statfs(path, &st)
-		if err == nil {
-			return st.Bavail * uint64(st.Bsize), nil
-		}
-		parent := filepath.Dir(path)
-		if !errors.Is(err, fs.ErrNotExist) || parent == path {
-			return 0, fmt.Errorf("reading free space of %s: %w", path, err)
-		}
-		path = parent
-	}
-}
-
 // checkKind refuses what is no folder of ours before anything is touched.
 func checkKind(path string) error {
 	entries, err := os.ReadDir(path)
@@ -183,7 +169,7 @@ func checkFormat(path string, m Marker) error {
 }
 
 func checkSpace(path string) error {
-	free, err := Free(path)
+	free, err := freespace.Of(path)
 	if err != nil {
 		return err
 	}

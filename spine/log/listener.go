@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-
-	"golang.org/x/sys/unix"
 )
 
 // maxRequestBytes bounds one request; more is refused before memory is taken
@@ -74,13 +72,4 @@ func (f *framed) Read(p []byte) (int, error) {
 	n, err := f.Conn.Read(p[:min(len(p), f.left)])
 	f.left -= n
 	return n, err
-}
-
-// freeBytes asks the file system that holds dir.
-func freeBytes(dir string) (uint64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, err
-	}
-	return st.Bavail * uint64(st.Bsize), nil
 }

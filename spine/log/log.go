@@ -30,6 +30,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/headrace/headrace/internal/freespace"
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/signal"
 )
@@ -100,7 +101,7 @@ func Start(opts Options) (*Log, error) {
 		opts.FloorBytes = DefaultFloorBytes
 	}
 	if opts.Free == nil {
-		opts.Free = freeBytes
+		opts.Free = freespace.Of
 	}
 	if err := os.MkdirAll(opts.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("starting the spine: creating %s: %w", opts.Dir, err)
