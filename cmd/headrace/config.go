@@ -25,9 +25,22 @@ type fileConfig struct {
 		Kafka string `yaml:"kafka"`
 		HTTP  string `yaml:"http"`
 	} `yaml:"listen"`
-	AdvertiseKafka string   `yaml:"advertise_kafka"`
-	MQTT           []string `yaml:"mqtt"`
-	Kafka          []string `yaml:"kafka"`
+	AdvertiseKafka    string   `yaml:"advertise_kafka"`
+	MQTT              []string `yaml:"mqtt"`
+	Kafka             []string `yaml:"kafka"`
+	KafkaTLS          string   `yaml:"kafka_tls"`
+	KafkaCA           string   `yaml:"kafka_ca"`
+	KafkaCert         string   `yaml:"kafka_cert"`
+	KafkaKey          string   `yaml:"kafka_key"`
+	KafkaSASL         string   `yaml:"kafka_sasl"`
+	KafkaUser         string   `yaml:"kafka_user"`
+	KafkaPasswordFile string   `yaml:"kafka_password_file"`
+	MQTTCA            string   `yaml:"mqtt_ca"`
+	MQTTCert          string   `yaml:"mqtt_cert"`
+	MQTTKey           string   `yaml:"mqtt_key"`
+	MQTTUser          string   `yaml:"mqtt_user"`
+	MQTTPasswordFile  string   `yaml:"mqtt_password_file"`
+	TrimKafka         string   `yaml:"trim_kafka"`
 }
 
 // loadConfig reads the file that --config names.
@@ -48,19 +61,32 @@ func loadConfig(r io.Reader) (kong.Resolver, error) {
 		return nil, err
 	}
 	set := map[string]string{
-		"dir":             c.Dir,
-		"roles":           strings.Join(c.Roles, ","),
-		"plant":           c.Plant,
-		"replay":          c.Replay,
-		"registry":        c.Registry,
-		"speed":           c.Speed,
-		"filters":         c.Filters,
-		"listen-mqtt":     c.Listen.MQTT,
-		"listen-kafka":    c.Listen.Kafka,
-		"listen-http":     c.Listen.HTTP,
-		"advertise-kafka": c.AdvertiseKafka,
-		"mqtt":            strings.Join(c.MQTT, ","),
-		"kafka":           strings.Join(c.Kafka, ","),
+		"dir":                 c.Dir,
+		"roles":               strings.Join(c.Roles, ","),
+		"plant":               c.Plant,
+		"replay":              c.Replay,
+		"registry":            c.Registry,
+		"speed":               c.Speed,
+		"filters":             c.Filters,
+		"listen-mqtt":         c.Listen.MQTT,
+		"listen-kafka":        c.Listen.Kafka,
+		"listen-http":         c.Listen.HTTP,
+		"advertise-kafka":     c.AdvertiseKafka,
+		"mqtt":                strings.Join(c.MQTT, ","),
+		"kafka":               strings.Join(c.Kafka, ","),
+		"kafka-tls":           c.KafkaTLS,
+		"kafka-ca":            c.KafkaCA,
+		"kafka-cert":          c.KafkaCert,
+		"kafka-key":           c.KafkaKey,
+		"kafka-sasl":          c.KafkaSASL,
+		"kafka-user":          c.KafkaUser,
+		"kafka-password-file": c.KafkaPasswordFile,
+		"mqtt-ca":             c.MQTTCA,
+		"mqtt-cert":           c.MQTTCert,
+		"mqtt-key":            c.MQTTKey,
+		"mqtt-user":           c.MQTTUser,
+		"mqtt-password-file":  c.MQTTPasswordFile,
+		"trim-kafka":          c.TrimKafka,
 	}
 	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 		if v := set[flag.Name]; v != "" {

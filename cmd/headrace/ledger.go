@@ -14,7 +14,6 @@ import (
 
 	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/server/ledger"
-	"github.com/headrace/headrace/server/roles"
 )
 
 type ledgerCmd struct {
@@ -23,10 +22,10 @@ type ledgerCmd struct {
 
 // ledgerVerifyCmd makes the ledger of a data directory that is at rest.
 type ledgerVerifyCmd struct {
-	Dir    string   `help:"Data directory with the lake and the spine." default:"./headrace-data" type:"path"`
-	Edges  []string `help:"Further data directories that hold outboxes." placeholder:"DIR,…"`
-	Kafka  []string `help:"The spine, if it is an outside Kafka." placeholder:"HOST:PORT,…"`
-	Output string   `help:"Form of the answer: text or json." enum:"text,json" default:"text"`
+	Dir   string   `help:"Data directory with the lake and the spine." default:"./headrace-data" type:"path"`
+	Edges []string `help:"Further data directories that hold outboxes." placeholder:"DIR,…"`
+	kafkaFlags
+	Output string `help:"Form of the answer: text or json." enum:"text,json" default:"text"`
 }
 
 // Help shows examples.
@@ -40,7 +39,8 @@ Headrace must have drained, or be stopped first.
 
 Examples:
   headrace ledger verify
-  headrace ledger verify --dir headrace-data --output json`
+  headrace ledger verify --dir headrace-data --output json
+  headrace ledger verify --dir worker --edges edge --kafka kafka-1:9093 --kafka-ca ca.pem`
 }
 
 // settle is how long a running process must stand still to be counted, and
@@ -79,7 +79,7 @@ func (c ledgerVerifyCmd) verify(ctx context.Context) (ledger.Report, error) {
 	}
 	defer os.RemoveAll(scratch)
 	o := ledger.Options{
-		Lake: filepath.Join(c.Dir, "lake"), Scratch: scratch, Brokers: c.Kafka,
+		Lake: filepath.Join(c.Dir, "lake"), Scratch: scratch,
 		Edges: []string{filepath.Join(c.Dir, "edges")},
 	}
 	for _, dir := range c.Edges {
@@ -88,28 +88,17 @@ func (c ledgerVerifyCmd) verify(ctx context.Context) (ledger.Report, error) {
 		}
 		o.Edges = append(o.Edges, filepath.Join(dir, "edges"))
 	}
-	if run, ok := datadir.ReadRun(c.Dir); ok {
-		if len(o.Brokers) == 0 {
-			o.Brokers = []string{run.Kafka}
-		}
-		return whileRunning(ctx, o)
-	}
-	if len(o.Brokers) > 0 {
-		return ledger.Verify(ctx, o)
-	}
-	// At rest: the spine is opened for as long as it is read.
-	dir, err := datadir.Open(c.Dir, version, time.Now())
+	spine, err := openSpine(c.Dir, c.kafkaFlags)
 	if err != nil {
 		return ledger.Report{}, err
 	}
-	log, err := roles.OpenSpine(dir)
-	if err != nil {
-		return ledger.Report{}, errors.Join(err, dir.Close())
+	o.Kafka = spine.config
+	count := ledger.Verify
+	if spine.running {
+		count = whileRunning
 	}
-	o.Brokers = []string{log.Addr()}
-	report, err := ledger.Verify(ctx, o)
-	log.Close()
-	return report, errors.Join(err, dir.Close())
+	report, err := count(ctx, o)
+	return report, errors.Join(err, spine.close())
 }
 
 // whileRunning counts twice, until both agree.

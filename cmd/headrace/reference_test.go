@@ -146,7 +146,8 @@ listen:
 // What a key is set to reaches its flag.
 func TestEveryKeyReachesItsFlag(t *testing.T) {
 	resolver, err := loadConfig(strings.NewReader(`{dir: a, roles: [b, c], replay: d, speed: e, filters: f,
-listen: {mqtt: g, kafka: h, http: i}, advertise_kafka: j, mqtt: [k, l], kafka: [m]}`))
+listen: {mqtt: g, kafka: h, http: i}, advertise_kafka: j, mqtt: [k, l], kafka: [m],
+kafka_tls: v0, kafka_ca: v1, kafka_cert: v2, kafka_key: v3, kafka_sasl: v4, kafka_user: v5, kafka_password_file: v6, mqtt_ca: v7, mqtt_cert: v8, mqtt_key: v9, mqtt_user: v10, mqtt_password_file: v11, trim_kafka: v12}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,6 +164,19 @@ listen: {mqtt: g, kafka: h, http: i}, advertise_kafka: j, mqtt: [k, l], kafka: [
 	want := map[string]any{
 		"dir": "a", "roles": "b,c", "replay": "d", "speed": "e", "filters": "f", "listen-mqtt": "g", "listen-kafka": "h",
 		"listen-http": "i", "advertise-kafka": "j", "mqtt": "k,l", "kafka": "m",
+		"kafka-tls":           "v0",
+		"kafka-ca":            "v1",
+		"kafka-cert":          "v2",
+		"kafka-key":           "v3",
+		"kafka-sasl":          "v4",
+		"kafka-user":          "v5",
+		"kafka-password-file": "v6",
+		"mqtt-ca":             "v7",
+		"mqtt-cert":           "v8",
+		"mqtt-key":            "v9",
+		"mqtt-user":           "v10",
+		"mqtt-password-file":  "v11",
+		"trim-kafka":          "v12",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -69,9 +69,10 @@ func (c upCmd) Run(ctx context.Context, e *env) error {
 
 type runCmd struct {
 	common
-	Roles        []string      `help:"What this process does: edge, broker, bridge, spine, lake, predict, http." required:"" placeholder:"ROLE,…"`
-	MQTT         []string      `name:"mqtt" help:"Outside MQTT brokers, tried in order." placeholder:"tcp://HOST:PORT,…"`
-	Kafka        []string      `name:"kafka" help:"Outside Kafka brokers." placeholder:"HOST:PORT,…"`
+	Roles []string `help:"What this process does: edge, broker, bridge, spine, lake, predict, http." required:"" placeholder:"ROLE,…"`
+	mqttFlags
+	kafkaFlags
+	TrimKafka    bool          `help:"Let an outside Kafka forget what bronze has committed. It takes what other readers have not read, too."`
 	Lake         string        `help:"Folder of the lake, if several processes share one; its registry lies beside it." placeholder:"DIR" type:"path"`
 	KafkaSession time.Duration `help:"How long a silent lake worker keeps its share." default:"10s"`
 }
@@ -81,7 +82,9 @@ func (runCmd) Help() string {
 	return `Examples:
   headrace run --roles broker,bridge,spine,lake,predict,http --dir centre
   headrace run --roles edge --replay skab:recordings --mqtt tcp://127.0.0.1:1883 --dir edge
-  headrace run --roles lake --kafka 127.0.0.1:9092 --lake centre/lake --dir worker-2`
+  headrace run --roles lake --kafka 127.0.0.1:9092 --lake centre/lake --dir worker-2
+  headrace run --roles bridge,lake --mqtt ssl://broker:8883 --mqtt-ca ca.pem --mqtt-user plant --mqtt-password-file mqtt.password \
+    --kafka kafka-1:9093,kafka-2:9093 --kafka-ca ca.pem --kafka-sasl SCRAM-SHA-512 --kafka-user headrace --kafka-password-file kafka.password`
 }
 
 // Run runs the chosen roles.
@@ -90,7 +93,17 @@ func (c runCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.start(ctx, e, roles.Options{Roles: rs, MQTT: c.MQTT, Kafka: c.Kafka, Lake: c.Lake, KafkaSession: c.KafkaSession})
+	kafka, err := c.kafkaFlags.config()
+	if err != nil {
+		return err
+	}
+	secure := roles.Secure{KafkaTLS: kafka.TLS, KafkaSASL: kafka.SASL}
+	if err := c.mqttFlags.secure(&secure); err != nil {
+		return err
+	}
+	return c.start(ctx, e, roles.Options{
+		Roles: rs, MQTT: c.MQTT, Kafka: c.Kafka, Secure: secure, TrimKafka: c.TrimKafka, Lake: c.Lake, KafkaSession: c.KafkaSession,
+	})
 }
 
 func (c common) start(ctx context.Context, e *env, o roles.Options) (err error) {

@@ -1,6 +1,7 @@
 package kafkac
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -60,11 +61,40 @@ func (a *Admin) EnsureTopics(ctx context.Context, partitions map[string]int, con
 			}
 			continue
 		}
-		if _, err := a.adm.CreateTopic(ctx, int32(want), -1, values, name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-			return fmt.Errorf("creating topic %s with %d partitions: %w", name, want, err)
+		resp, err := a.adm.CreateTopic(ctx, int32(want), -1, values, name)
+		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+			return fmt.Errorf("creating topic %s with %d partitions: %w %s", name, want, err, resp.ErrMessage)
 		}
 	}
 	return nil
+}
+
+// Forgetting is a setting of a topic that gives records up by itself.
+type Forgetting struct{ Topic, Setting, Value, Wanted string }
+
+// Forgets tells which of the topics give records up by themselves, whoever has
+// or has not read them.
+func (a *Admin) Forgets(ctx context.Context, topics ...string) ([]Forgetting, error) {
+	all, err := a.adm.DescribeTopicConfigs(ctx, topics...)
+	if err != nil {
+		return nil, fmt.Errorf("describing topics: %w", err)
+	}
+	wanted := map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+	var out []Forgetting
+	for _, topic := range all {
+		if topic.Err != nil {
+			return nil, fmt.Errorf("describing topic %s: %w", topic.Name, topic.Err)
+		}
+		for _, c := range topic.Configs {
+			if want, ok := wanted[c.Key]; ok && c.MaybeValue() != want {
+				out = append(out, Forgetting{topic.Name, c.Key, c.MaybeValue(), want})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Forgetting) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Setting, b.Setting))
+	})
+	return out, nil
 }
 
 // Topic is what a cluster says of a topic.
@@ -85,6 +115,11 @@ func (a *Admin) Topics(ctx context.Context, names ...string) (map[string]Topic, 
 		}
 	}
 	return topics, nil
+}
+
+// Existing returns those of the named topics that exist.
+func (a *Admin) Existing(ctx context.Context, names ...string) (map[string]Topic, error) {
+	return a.describe(ctx, names)
 }
 
 // describe returns those of the topics that exist. It asks the broker: the

@@ -29,7 +29,8 @@ const (
 
 // spine reads what lies in Kafka beyond bronze, and the open dead letters.
 func (v *verifier) spine(ctx context.Context, cat *catalog.Catalog) error {
-	cfg := kafkac.Config{Brokers: v.Brokers, ClientID: "headrace-ledger"}
+	cfg := v.Kafka
+	cfg.ClientID = "headrace-ledger"
 	admin, err := kafkac.NewAdmin(cfg)
 	if err != nil {
 		return err

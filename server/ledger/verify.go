@@ -13,6 +13,7 @@ import (
 	"github.com/headrace/headrace/edge"
 	"github.com/headrace/headrace/edge/outbox"
 	"github.com/headrace/headrace/internal/duck"
+	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/lake/catalog"
 	"github.com/headrace/headrace/lake/pipeline"
 	"github.com/headrace/headrace/signal"
@@ -20,10 +21,10 @@ import (
 
 // Options say where the parts of the ledger are.
 type Options struct {
-	Lake    string   // folder of the lake
-	Edges   []string // folders edges/ of the data directories that hold outboxes
-	Brokers []string // the spine, while it runs
-	Scratch string   // folder for what the SQL engine spills
+	Lake    string        // folder of the lake
+	Edges   []string      // folders edges/ of the data directories that hold outboxes
+	Kafka   kafkac.Config // the spine, while it runs
+	Scratch string        // folder for what the SQL engine spills
 }
 
 // message names a message of an edge.

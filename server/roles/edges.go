@@ -15,7 +15,6 @@ import (
 	"github.com/headrace/headrace/edge/outbox"
 	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/edge/vibration"
-	"github.com/headrace/headrace/internal/mqttc"
 	"github.com/headrace/headrace/plant"
 	"github.com/headrace/headrace/signal"
 )
@@ -181,6 +180,8 @@ func (p *process) agent(e feed, pace *source.Member) (*edge.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	broker := p.mqttConfig()
+	broker.Dial = e.network.Over(p.clock, (&net.Dialer{}).DialContext)
 	return edge.New(edge.Options{
 		Dir:        p.edgeDir(e.group, e.node),
 		Group:      e.group,
@@ -188,7 +189,7 @@ func (p *process) agent(e feed, pace *source.Member) (*edge.Agent, error) {
 		Open:       e.open,
 		Filter:     set,
 		Vibration:  e.vibration,
-		MQTT:       mqttc.Config{Addresses: p.mqtt, Dial: e.network.Over(p.clock, (&net.Dialer{}).DialContext)},
+		MQTT:       broker,
 		Clock:      p.clock,
 		Pace:       pace,
 		FloorBytes: floorBytes,

@@ -85,7 +85,7 @@ func (p *process) startLake(ctx context.Context) error {
 		session = 10 * time.Second
 	}
 	feed, err := pipeline.NewKafkaFeed(kafkac.ConsumerConfig{
-		Config:         kafkac.Config{Brokers: p.kafka, ClientID: "headrace-lake", Log: p.Log.With("station", "lake")},
+		Config:         p.kafkaConfig("lake"),
 		Group:          lakeGroup,
 		SessionTimeout: session,
 		MaxFetchBytes:  4 << 20,
@@ -112,5 +112,8 @@ func (p *process) startLake(ctx context.Context) error {
 		return err
 	}
 	p.stack.run("lake", p.lake.Run)
+	if p.TrimKafka && p.log == nil {
+		p.stack.run("Kafka's trimming", func(ctx context.Context) error { return p.trimming(ctx, nil) })
+	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -9,6 +10,9 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/edge/source"
+	"github.com/headrace/headrace/internal/credentials"
+	"github.com/headrace/headrace/internal/kafkac"
+	"github.com/headrace/headrace/internal/mqttc"
 	"github.com/headrace/headrace/internal/strictyaml"
 	"github.com/headrace/headrace/plant"
 	"github.com/headrace/headrace/server/datadir"
@@ -71,7 +75,11 @@ type Options struct {
 
 	MQTT  []string // outside brokers (tcp://host:port); empty: the broker of this process
 	Kafka []string // outside Kafka (host:port); empty: the spine of this process
-	Lake  string   // folder of the lake; "" is lake in Dir
+	// Secure says how to speak to those outside.
+	Secure Secure
+	// TrimKafka lets an outside Kafka forget what bronze has committed.
+	TrimKafka bool
+	Lake      string // folder of the lake; "" is lake in Dir
 
 	Plant        string  // the simulated plant, "demo:seed=7"; "" none
 	Replay       string  // "skab:DIR" or "cwru:DIR", "" none
@@ -88,6 +96,35 @@ type Options struct {
 	Reached signal.Reached
 	// Ready is called once everything serves.
 	Ready func(datadir.Run)
+}
+
+// Secure is how this process speaks to an MQTT broker and a Kafka that are not
+// its own. Its own parts it reaches over loopback.
+type Secure struct {
+	KafkaTLS  *tls.Config // nil is plain TCP
+	KafkaSASL *kafkac.SASL
+	MQTTTLS   *tls.Config // for ssl:// addresses; nil is the system's roots
+	MQTTLogin credentials.Login
+}
+
+// kafkaConfig is how a station reaches Kafka, whichever it is.
+func (p *process) kafkaConfig(station string) kafkac.Config {
+	cfg := kafkac.Config{Brokers: p.kafka, ClientID: "headrace-" + station, Log: p.Log.With("station", station)}
+	if p.log == nil {
+		cfg.TLS, cfg.SASL = p.Secure.KafkaTLS, p.Secure.KafkaSASL
+	}
+	return cfg
+}
+
+// mqttConfig is how a station reaches the broker, whichever it is.
+func (p *process) mqttConfig() mqttc.Config {
+	if p.broker != nil {
+		return mqttc.Config{Addresses: p.mqtt}
+	}
+	return mqttc.Config{
+		Addresses: p.mqtt, TLS: p.Secure.MQTTTLS,
+		Username: p.Secure.MQTTLogin.User, Password: p.Secure.MQTTLogin.Password.Reveal(),
+	}
 }
 
 // SpeedMax lets the plant's clock follow event time.

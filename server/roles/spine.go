@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
+	"math"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/headrace/headrace/internal/kafkac"
-	"github.com/headrace/headrace/internal/mqttc"
 	"github.com/headrace/headrace/lake/delta"
 	"github.com/headrace/headrace/lake/pipeline"
 	"github.com/headrace/headrace/record"
@@ -54,7 +58,7 @@ func (p *process) startSpine(context.Context) error {
 	p.stack.onStop("spine", func() error { l.Close(); return nil })
 	p.run.Kafka = l.Addr()
 	p.kafka = []string{l.Addr()}
-	p.stack.run("spine's trimming", p.trimming)
+	p.stack.run("spine's trimming", func(ctx context.Context) error { return p.trimming(ctx, p.log.Trim) })
 	return nil
 }
 
@@ -75,9 +79,9 @@ func (p *process) startBroker(ctx context.Context) error {
 }
 
 func (p *process) startBridge(ctx context.Context) error {
-	cfg := kafkac.Config{Brokers: p.kafka, ClientID: "headrace-bridge", Log: p.Log.With("station", "bridge")}
+	cfg := p.kafkaConfig("bridge")
 	if p.log == nil {
-		if err := ensureTopics(ctx, cfg); err != nil {
+		if err := ensureTopics(ctx, cfg, p.Log); err != nil {
 			return err
 		}
 	}
@@ -91,7 +95,7 @@ func (p *process) startBridge(ctx context.Context) error {
 	}
 	p.stack.onStop("bridge's producer", func() error { producer.Close(); return nil })
 	b, err := bridge.New(bridge.Options{
-		MQTT:       mqttc.Config{Addresses: p.mqtt},
+		MQTT:       p.mqttConfig(),
 		Producer:   producer,
 		Clock:      p.clock,
 		MaxPending: maxPending,
@@ -106,8 +110,25 @@ func (p *process) startBridge(ctx context.Context) error {
 	return nil
 }
 
-// ensureTopics makes the topics on a Kafka that is not ours.
-func ensureTopics(ctx context.Context, cfg kafkac.Config) error {
+// outsideTopics are the settings of the topics that the bridge makes on a Kafka
+// that is not ours. Retention counts from a record's time, which is the plant's
+// clock: under a replay everything would be old at once, and after a long
+// outage nothing may go before the lake has it. A plant's clock may also run
+// ahead, which Kafka would refuse.
+func outsideTopics() map[string]string {
+	return map[string]string{
+		"cleanup.policy":                  "delete",
+		"retention.ms":                    "-1",
+		"retention.bytes":                 "-1",
+		"message.timestamp.type":          "CreateTime",
+		"message.timestamp.after.max.ms":  strconv.FormatInt(math.MaxInt64, 10),
+		"message.timestamp.before.max.ms": strconv.FormatInt(math.MaxInt64, 10),
+	}
+}
+
+// ensureTopics makes the topics on a Kafka that is not ours. Those that are
+// there stay as their operator made them.
+func ensureTopics(ctx context.Context, cfg kafkac.Config, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, adminWait)
 	defer cancel()
 	admin, err := kafkac.NewAdmin(cfg)
@@ -115,8 +136,35 @@ func ensureTopics(ctx context.Context, cfg kafkac.Config) error {
 		return err
 	}
 	defer admin.Close()
-	if err := admin.EnsureTopics(ctx, partitions(), nil); err != nil {
+	want := partitions()
+	names := slices.Sorted(maps.Keys(want))
+	there, err := admin.Existing(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("looking for the topics of Kafka at %v: %w", cfg.Brokers, err)
+	}
+	for _, name := range names {
+		n := there[name].Partitions
+		switch {
+		case n == 0:
+			continue
+		case n&(n-1) != 0 || n > pipeline.Shards:
+			return fmt.Errorf("topic %s has %d partitions; the lake needs a power of two up to %d, so that a partition holds whole shards: make the topic anew", name, n, pipeline.Shards)
+		}
+		want[name] = n
+	}
+	if err := admin.EnsureTopics(ctx, want, outsideTopics()); err != nil {
 		return fmt.Errorf("making the topics of Kafka at %v: %w", cfg.Brokers, err)
+	}
+	if len(there) == 0 {
+		return nil
+	}
+	unsafe, err := admin.Forgets(ctx, slices.Sorted(maps.Keys(there))...)
+	if err != nil {
+		return fmt.Errorf("reading the topics' settings of Kafka at %v: %w", cfg.Brokers, err)
+	}
+	for _, u := range unsafe {
+		log.Warn("a topic may forget what the lake has not read", "topic", u.Topic, "setting", u.Setting, "value", u.Value,
+			"remedy", "set "+u.Setting+" to "+u.Wanted+", and let --trim-kafka or your own clean-up follow bronze")
 	}
 	return nil
 }
@@ -124,14 +172,18 @@ func ensureTopics(ctx context.Context, cfg kafkac.Config) error {
 // trimEvery is how often the spine forgets what the lake has.
 const trimEvery = 2 * time.Second
 
-// trimming lets the spine forget what bronze has committed, whichever worker in
+// trimming lets Kafka forget what bronze has committed, whichever worker in
 // whichever process it was. Each topic has one bronze table that reads it.
-func (p *process) trimming(ctx context.Context) error {
-	admin, err := kafkac.NewAdmin(kafkac.Config{Brokers: p.kafka, ClientID: "headrace-trim", Log: p.Log.With("station", "spine")})
+// forget is how, or nil for Kafka's own way.
+func (p *process) trimming(ctx context.Context, forget func(context.Context, map[kafkac.TopicPartition]int64) error) error {
+	admin, err := kafkac.NewAdmin(p.kafkaConfig("trim"))
 	if err != nil {
 		return err
 	}
 	defer admin.Close()
+	if forget == nil {
+		forget = admin.DeleteRecords
+	}
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()
 	trims := []*trim{
@@ -149,7 +201,7 @@ func (p *process) trimming(ctx context.Context) error {
 		for _, t := range trims {
 			errs = append(errs, t.committed(ctx, p.lakeDir(), admin, committed))
 		}
-		err := errors.Join(append(errs, p.log.Trim(ctx, committed))...)
+		err := errors.Join(append(errs, forget(ctx, committed))...)
 		if err != nil && ctx.Err() == nil {
 			p.Log.Warn("trimming the spine", "error", err)
 		}
