@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# Runs one suite of the Go tests: gotest.sh unit|e2e|interop|ui|race [go test flags].
+# Runs one suite of the Go tests: gotest.sh unit|e2e|interop|kafka|brokers|ui|race [go test flags].
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-suite=${1:?usage: scripts/gotest.sh unit|e2e|interop|ui|race [flags]}
+suite=${1:?usage: scripts/gotest.sh unit|e2e|interop|kafka|brokers|ui|race [flags]}
 shift
 module=$(go list -m)
 
 case $suite in
   unit) packages=$(go list ./... | grep -v "^$module/test/") ;;
-  e2e) packages=$(go list ./test/... | grep -v -e "^$module/test/interop" -e "^$module/test/ui") ;;
+  e2e) packages=$(go list ./test/... | grep -v -e "^$module/test/interop" -e "^$module/test/ui" \
+    -e "^$module/test/kafka" -e "^$module/test/brokers") ;;
   interop) packages=$(go list ./test/interop/...) ;;
+  kafka) packages=$(go list ./test/kafka/...) ;;
+  brokers) packages=$(go list ./test/brokers/...) ;;
   ui) packages=$(go list ./test/ui/...) ;;
   race)
     # DuckDB is C++, of which the detector sees nothing: what is mostly DuckDB is left out, and the server kept.
@@ -28,6 +31,6 @@ if [ -z "$packages" ]; then
   exit 1
 fi
 # The suites that start processes and claim disks run one package at a time.
-case $suite in e2e | interop | ui) set -- -p=1 -count=1 "$@" ;; esac
+case $suite in e2e | interop | kafka | brokers | ui) set -- -p=1 -count=1 "$@" ;; esac
 # shellcheck disable=SC2086 # one word per package
 exec go test "$@" $packages

@@ -3,7 +3,8 @@
 set -euo pipefail
 
 # command:package
-wanted=(cc:gcc c++:g++ node:nodejs npm:npm chromium:chromium kcat:kcat mosquitto:mosquitto)
+wanted=(cc:gcc c++:g++ node:nodejs npm:npm chromium:chromium kcat:kcat mosquitto:mosquitto
+  javac:default-jdk-headless mvn:maven)
 PATH="$PATH:/usr/sbin"
 
 missing=()

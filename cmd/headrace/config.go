@@ -28,6 +28,10 @@ type fileConfig struct {
 	AdvertiseKafka    string   `yaml:"advertise_kafka"`
 	MQTT              []string `yaml:"mqtt"`
 	Kafka             []string `yaml:"kafka"`
+	ListenMQTTUsers   string   `yaml:"listen_mqtt_users"`
+	ListenMQTTCert    string   `yaml:"listen_mqtt_cert"`
+	ListenMQTTKey     string   `yaml:"listen_mqtt_key"`
+	ListenMQTTCA      string   `yaml:"listen_mqtt_ca"`
 	KafkaTLS          string   `yaml:"kafka_tls"`
 	KafkaCA           string   `yaml:"kafka_ca"`
 	KafkaCert         string   `yaml:"kafka_cert"`
@@ -74,6 +78,10 @@ func loadConfig(r io.Reader) (kong.Resolver, error) {
 		"advertise-kafka":     c.AdvertiseKafka,
 		"mqtt":                strings.Join(c.MQTT, ","),
 		"kafka":               strings.Join(c.Kafka, ","),
+		"listen-mqtt-users":   c.ListenMQTTUsers,
+		"listen-mqtt-cert":    c.ListenMQTTCert,
+		"listen-mqtt-key":     c.ListenMQTTKey,
+		"listen-mqtt-ca":      c.ListenMQTTCA,
 		"kafka-tls":           c.KafkaTLS,
 		"kafka-ca":            c.KafkaCA,
 		"kafka-cert":          c.KafkaCert,

@@ -10,6 +10,7 @@ import (
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/server/roles"
+	"github.com/headrace/headrace/spine/broker"
 )
 
 // Passwords come from a file or from these, never from a flag.
@@ -93,6 +94,29 @@ func (f mqttFlags) secure(s *roles.Secure) error {
 	}
 	s.MQTTLogin = login
 	return nil
+}
+
+// listenMQTTFlags say whom the broker of this process lets in.
+type listenMQTTFlags struct {
+	ListenMQTTUsers string `name:"listen-mqtt-users" help:"Who may use the broker, and for which topics (YAML); without it everyone, on loopback only." placeholder:"FILE" type:"path"`
+	ListenMQTTCert  string `name:"listen-mqtt-cert" help:"The broker's certificate (PEM); MQTT is then spoken over TLS only." placeholder:"FILE" type:"path"`
+	ListenMQTTKey   string `name:"listen-mqtt-key" help:"Key of that certificate (PEM, PKCS 8)." placeholder:"FILE" type:"path"`
+	ListenMQTTCA    string `name:"listen-mqtt-ca" help:"Authority of the clients' certificates (PEM), for users that have one." placeholder:"FILE" type:"path"`
+}
+
+// into reads what the flags name into o.
+func (f listenMQTTFlags) into(o *roles.Options) (err error) {
+	if f.ListenMQTTUsers != "" {
+		if o.MQTTUsers, err = broker.ReadUsers(f.ListenMQTTUsers); err != nil {
+			return err
+		}
+	}
+	files := credentials.Files{CA: f.ListenMQTTCA, Cert: f.ListenMQTTCert, Key: f.ListenMQTTKey}
+	if !files.Set() {
+		return nil
+	}
+	o.MQTTListenTLS, err = files.Server()
+	return err
 }
 
 // spine is Kafka as a verb reaches it.

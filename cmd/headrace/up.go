@@ -31,8 +31,9 @@ type common struct {
 	Filters      string `help:"Filter set of the edges: default or none." enum:"default,none" default:"default"`
 	UntilDrained bool   `help:"End, with exit code 0, when every reading of the plant or replay is where it ends."`
 
-	ListenMQTT     string `name:"listen-mqtt" help:"Address for MQTT; port 0 chooses one." default:"127.0.0.1:1883" placeholder:"HOST:PORT"`
-	ListenKafka    string `name:"listen-kafka" help:"Address for Kafka clients." default:"127.0.0.1:9092" placeholder:"HOST:PORT"`
+	ListenMQTT  string `name:"listen-mqtt" help:"Address for MQTT; port 0 chooses one." default:"127.0.0.1:1883" placeholder:"HOST:PORT"`
+	ListenKafka string `name:"listen-kafka" help:"Address for Kafka clients." default:"127.0.0.1:9092" placeholder:"HOST:PORT"`
+	listenMQTTFlags
 	ListenHTTP     string `name:"listen-http" help:"Address for the page and the API." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
 	AdvertiseKafka string `name:"advertise-kafka" help:"Address that Kafka clients are told to use, if it is not the one listened on." placeholder:"HOST:PORT"`
 
@@ -119,6 +120,9 @@ func (c common) start(ctx context.Context, e *env, o roles.Options) (err error) 
 	o.ListenMQTT, o.ListenKafka, o.ListenHTTP = c.ListenMQTT, c.ListenKafka, c.ListenHTTP
 	o.AdvertiseKafka, o.Replay, o.Filters, o.UntilDrained = c.AdvertiseKafka, c.Replay, c.Filters, c.UntilDrained
 	o.RegistryFile = c.Registry
+	if err := c.listenMQTTFlags.into(&o); err != nil {
+		return err
+	}
 	if c.Plant != "none" {
 		o.Plant = c.Plant
 	}

@@ -49,6 +49,7 @@ func clients() map[string][]string {
 		"github.com/twmb/franz-go/pkg/kmsg":     {"internal/kafkac", "spine/log"},
 		"github.com/twmb/franz-go/pkg/sasl":     {"internal/kafkac"},
 		"github.com/twmb/franz-go/pkg/kversion": {"internal/kafkac"},
+		"golang.org/x/crypto":                   {"spine/broker"},
 		"golang.org/x/sync":                     {"*"},
 		"golang.org/x/sys":                      {"*"},
 		"gonum.org/v1/gonum":                    {"edge/vibration", "predict"},

@@ -80,6 +80,9 @@ func (p *process) startLake(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.ensureTopics(ctx); err != nil {
+		return err
+	}
 	session := p.KafkaSession
 	if session == 0 {
 		session = 10 * time.Second

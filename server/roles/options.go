@@ -17,6 +17,7 @@ import (
 	"github.com/headrace/headrace/plant"
 	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/signal"
+	"github.com/headrace/headrace/spine/broker"
 )
 
 // Role is one thing that a process can be.
@@ -73,6 +74,11 @@ type Options struct {
 	ListenMQTT, ListenKafka, ListenHTTP string // host:port; port 0 chooses one
 	AdvertiseKafka                      string // host:port that Kafka clients are told, "" the listener's own
 
+	// Who may use the broker of this process, and over what; both are needed
+	// beyond loopback.
+	MQTTUsers     []broker.User
+	MQTTListenTLS *tls.Config
+
 	MQTT  []string // outside brokers (tcp://host:port); empty: the broker of this process
 	Kafka []string // outside Kafka (host:port); empty: the spine of this process
 	// Secure says how to speak to those outside.
@@ -119,7 +125,7 @@ func (p *process) kafkaConfig(station string) kafkac.Config {
 // mqttConfig is how a station reaches the broker, whichever it is.
 func (p *process) mqttConfig() mqttc.Config {
 	if p.broker != nil {
-		return mqttc.Config{Addresses: p.mqtt}
+		return p.broker.Local()
 	}
 	return mqttc.Config{
 		Addresses: p.mqtt, TLS: p.Secure.MQTTTLS,
@@ -195,6 +201,9 @@ func (o *Options) Check() error {
 	} {
 		if !o.has(l.role) {
 			continue
+		}
+		if l.role == Broker && o.MQTTListenTLS != nil && len(o.MQTTUsers) > 0 {
+			continue // it knows whom it lets in
 		}
 		if err := loopback(l.what, l.flag, l.addr); err != nil {
 			return err

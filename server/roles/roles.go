@@ -45,6 +45,8 @@ type process struct {
 
 	mqtt  []string // addresses to dial
 	kafka []string
+	// topicsMade: an outside Kafka has been asked.
+	topicsMade bool
 
 	broker   *broker.Broker
 	log      *spinelog.Log
@@ -210,8 +212,8 @@ func (p *process) lakeDir() string {
 
 func (p *process) registryFile() string { return p.besideLake("registry.db") }
 
-// loopback refuses an address that others could reach: nothing of this version
-// listens beyond loopback, because nothing of it asks who is there.
+// loopback refuses an address that others could reach, for what does not ask
+// who is there.
 func loopback(what, flag, addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -222,7 +224,11 @@ func loopback(what, flag, addr string) error {
 	}
 	ip := net.ParseIP(host)
 	if ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("%s address %s is beyond loopback, where TLS and credentials would be needed; use 127.0.0.1 with %s", what, addr, flag)
+		more := ""
+		if what == "MQTT" {
+			more = ", or give --listen-mqtt-cert, --listen-mqtt-key and --listen-mqtt-users"
+		}
+		return fmt.Errorf("%s address %s is beyond loopback, where TLS and credentials would be needed; use 127.0.0.1 with %s%s", what, addr, flag, more)
 	}
 	return nil
 }

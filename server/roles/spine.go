@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"math"
 	"path/filepath"
@@ -40,6 +39,7 @@ const (
 	maxPending  = 24 << 20
 	brokerClose = 2 * time.Second
 	adminWait   = 30 * time.Second
+	topicPoll   = 50 * time.Millisecond
 )
 
 func (p *process) startSpine(context.Context) error {
@@ -65,6 +65,8 @@ func (p *process) startSpine(context.Context) error {
 func (p *process) startBroker(ctx context.Context) error {
 	b, err := broker.Start(ctx, broker.Options{
 		Listen: p.ListenMQTT,
+		Users:  p.MQTTUsers,
+		TLS:    p.MQTTListenTLS,
 		Dir:    p.Dir.Path("broker"),
 		Log:    p.Log.With("station", "broker"),
 	})
@@ -74,16 +76,14 @@ func (p *process) startBroker(ctx context.Context) error {
 	p.broker = b
 	p.stack.onStop("broker", closing(brokerClose, b.Close))
 	p.run.MQTT = b.Addr()
-	p.mqtt = []string{"tcp://" + b.Addr()}
+	p.mqtt = b.Local().Addresses
 	return nil
 }
 
 func (p *process) startBridge(ctx context.Context) error {
 	cfg := p.kafkaConfig("bridge")
-	if p.log == nil {
-		if err := ensureTopics(ctx, cfg, p.Log); err != nil {
-			return err
-		}
+	if err := p.ensureTopics(ctx); err != nil {
+		return err
 	}
 	producerConfig := kafkac.ProducerConfig{Config: cfg, MaxBufferedBytes: 2 * maxPending}
 	if p.log != nil {
@@ -127,8 +127,13 @@ func outsideTopics() map[string]string {
 }
 
 // ensureTopics makes the topics on a Kafka that is not ours. Those that are
-// there stay as their operator made them.
-func ensureTopics(ctx context.Context, cfg kafkac.Config, log *slog.Logger) error {
+// there stay as their operator made them. Bridge and lake both need them, and
+// do not know of each other.
+func (p *process) ensureTopics(ctx context.Context) error {
+	if p.log != nil || p.topicsMade {
+		return nil
+	}
+	cfg := p.kafkaConfig("topics")
 	ctx, cancel := context.WithTimeout(ctx, adminWait)
 	defer cancel()
 	admin, err := kafkac.NewAdmin(cfg)
@@ -155,6 +160,20 @@ func ensureTopics(ctx context.Context, cfg kafkac.Config, log *slog.Logger) erro
 	if err := admin.EnsureTopics(ctx, want, outsideTopics()); err != nil {
 		return fmt.Errorf("making the topics of Kafka at %v: %w", cfg.Brokers, err)
 	}
+	p.topicsMade = true
+	for missing := len(there) < len(names); missing; { // a broker hears of a new topic a little later
+		now, err := admin.Existing(ctx, names...)
+		if err != nil {
+			return fmt.Errorf("waiting for the topics of Kafka at %v: %w", cfg.Brokers, err)
+		}
+		if missing = len(now) < len(names); missing {
+			select {
+			case <-time.After(topicPoll):
+			case <-ctx.Done():
+				return fmt.Errorf("waiting for the topics of Kafka at %v: %w", cfg.Brokers, ctx.Err())
+			}
+		}
+	}
 	if len(there) == 0 {
 		return nil
 	}
@@ -163,7 +182,7 @@ func ensureTopics(ctx context.Context, cfg kafkac.Config, log *slog.Logger) erro
 		return fmt.Errorf("reading the topics' settings of Kafka at %v: %w", cfg.Brokers, err)
 	}
 	for _, u := range unsafe {
-		log.Warn("a topic may forget what the lake has not read", "topic", u.Topic, "setting", u.Setting, "value", u.Value,
+		p.Log.Warn("a topic may forget what the lake has not read", "topic", u.Topic, "setting", u.Setting, "value", u.Value,
 			"remedy", "set "+u.Setting+" to "+u.Wanted+", and let --trim-kafka or your own clean-up follow bronze")
 	}
 	return nil

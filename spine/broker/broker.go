@@ -28,23 +28,26 @@ import (
 
 // Options set a broker up.
 type Options struct {
-	Listen   string // host:port of MQTT; port 0 takes a free one
-	Dir      string // sessions, retained and QoS 1 messages
-	Username string // "" lets everyone in
-	Password string
-	TLS      *tls.Config
-	Log      *slog.Logger // warnings; nil is silent
+	Listen string // host:port of MQTT; port 0 takes a free one
+	Dir    string // sessions, retained and QoS 1 messages
+	Users  []User // who may connect; none lets everyone in, on loopback only
+	TLS    *tls.Config
+	Log    *slog.Logger // warnings; nil is silent
 	// MaxPayload bounds one message; 0 is 8 MiB.
 	MaxPayload int32
+	// MaxConnections bounds the clients; 0 is 10,000.
+	MaxConnections int
 	// MaxStore bounds what sessions keep on disk; 0 is 1 GiB.
 	MaxStore int64
 }
 
 // Broker is a running broker.
 type Broker struct {
-	srv  *server.Server
-	addr string
-	log  *serverLog
+	srv    *server.Server
+	addr   string
+	log    *serverLog
+	access *access // nil lets everyone in
+	cert   []byte  // of TLS, nil without
 }
 
 // Start starts a broker and returns when it takes connections. ctx bounds the
@@ -53,6 +56,9 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 	host, portText, err := net.SplitHostPort(opts.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("starting the MQTT broker: listen address %q: %w; write host:port", opts.Listen, err)
+	}
+	if err := guarded(host, opts); err != nil {
+		return nil, err
 	}
 	port, err := strconv.Atoi(portText)
 	if err != nil {
@@ -67,6 +73,23 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 	if opts.MaxStore <= 0 {
 		opts.MaxStore = 1 << 30
 	}
+	if opts.MaxConnections <= 0 {
+		opts.MaxConnections = 10_000
+	}
+	b := &Broker{log: &serverLog{log: opts.Log, fatal: make(chan struct{})}}
+	var authentication server.Authentication // a nil *access would be one
+	if len(opts.Users) > 0 {
+		if b.access, err = newAccess(opts.Users); err != nil {
+			return nil, fmt.Errorf("starting the MQTT broker: %w", err)
+		}
+		authentication = b.access
+	}
+	if opts.TLS != nil {
+		if len(opts.TLS.Certificates) == 0 {
+			return nil, errors.New("starting the MQTT broker: TLS has no certificate")
+		}
+		b.cert = opts.TLS.Certificates[0].Certificate[0]
+	}
 	if err := os.MkdirAll(opts.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("starting the MQTT broker: creating %s: %w", opts.Dir, err)
 	}
@@ -75,6 +98,9 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 		DontListen: true, // no NATS port
 		NoSigs:     true,
 		MaxPayload: opts.MaxPayload,
+		MaxConn:    opts.MaxConnections,
+
+		CustomClientAuthentication: authentication,
 
 		JetStream:              true,
 		StoreDir:               opts.Dir,
@@ -85,7 +111,7 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 
 		MQTT: server.MQTTOpts{
 			Host: host, Port: port,
-			Username: opts.Username, Password: opts.Password, TLSConfig: opts.TLS,
+			TLSConfig: opts.TLS,
 			// A redelivery on a live session would break the order.
 			AckWait:       24 * time.Hour,
 			MaxAckPending: 16 << 10,
@@ -94,7 +120,7 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the MQTT broker: %w", err)
 	}
-	b := &Broker{srv: srv, log: &serverLog{log: opts.Log, fatal: make(chan struct{})}}
+	b.srv = srv
 	srv.SetLoggerV2(b.log, false, false, false)
 	started := make(chan struct{})
 	go func() {
@@ -208,9 +234,15 @@ func (l *serverLog) Errorf(format string, v ...any) { l.say(slog.LevelError, for
 
 // say logs, unless the broker is closing: then what fails fails on purpose.
 func (l *serverLog) say(level slog.Level, format string, v []any) {
-	if l.log != nil && !l.closing.Load() {
-		l.log.Log(context.Background(), level, "mqtt broker: "+fmt.Sprintf(format, v...))
+	if l.log == nil || l.closing.Load() {
+		return
 	}
+	text := fmt.Sprintf(format, v...)
+	if remedy := advice(text); remedy != "" {
+		l.log.Log(context.Background(), level, "mqtt broker: "+text, "remedy", remedy)
+		return
+	}
+	l.log.Log(context.Background(), level, "mqtt broker: "+text)
 }
 
 func (l *serverLog) Fatalf(format string, v ...any) {

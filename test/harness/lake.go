@@ -39,10 +39,11 @@ func Count(t testing.TB, bin, dir, query string) int {
 	return n
 }
 
-// Verify proves the ledger of a data directory.
-func Verify(t testing.TB, bin, dir string) {
+// Verify proves the ledger of a data directory; flags say where Kafka is, if
+// it is outside.
+func Verify(t testing.TB, bin, dir string, flags ...string) {
 	t.Helper()
-	r := Run(t, bin, "ledger", "verify", "--dir", dir, "--output", "json")
+	r := Run(t, bin, append([]string{"ledger", "verify", "--dir", dir, "--output", "json"}, flags...)...)
 	if r.Code == 0 {
 		return
 	}

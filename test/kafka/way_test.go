@@ -1,0 +1,125 @@
+package kafka_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/internal/credentials"
+	"github.com/headrace/headrace/internal/kafkac"
+	"github.com/headrace/headrace/record"
+	"github.com/headrace/headrace/test/harness"
+	"github.com/headrace/headrace/test/kafka"
+)
+
+// spine is a Kafka as the one test body sees it.
+type spine struct {
+	flags   []string      // how a process reaches it
+	config  kafkac.Config // how the test does
+	disturb func()        // what goes wrong under load
+}
+
+// The same body over each Kafka. What they do not have in common stands in
+// docs/howto/kafka.md.
+func TestWayOverEveryKafka(t *testing.T) {
+	bin := harness.Binary(t)
+	for _, k := range []struct {
+		name  string
+		start func(t *testing.T) spine
+	}{
+		{"embedded killed", func(t *testing.T) spine { return embedded(t, bin) }},
+		{"Apache Kafka killed", func(t *testing.T) spine {
+			c := kafka.Start(t, kafka.Options{})
+			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses()}, func() { c.Kill(0); c.Restart(t, 0) }}
+		}},
+		{"Apache Kafka SASL TLS", func(t *testing.T) spine {
+			c := kafka.Start(t, kafka.Options{Secure: true})
+			tls, err := credentials.Files{CA: c.Certificates.CA}.Client()
+			if err != nil {
+				t.Fatal(err)
+			}
+			login := &kafkac.SASL{Mechanism: "SCRAM-SHA-512", User: kafka.User, Password: kafka.Password}
+			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses(), TLS: tls, SASL: login}, func() {}}
+		}},
+		{"one of three killed", func(t *testing.T) spine {
+			c := kafka.Start(t, kafka.Options{Brokers: 3})
+			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses()}, func() { c.Kill(rand.IntN(3)) }}
+		}},
+	} {
+		t.Run(k.name, func(t *testing.T) { carried(t, bin, k.start(t)) })
+	}
+}
+
+// embedded is a Headrace process that is the spine alone.
+func embedded(t *testing.T, bin string) spine {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "spine")
+	start := func(listen string) (*harness.Proc, string) {
+		p := harness.Start(t, bin, dir, nil, "run", "--roles", "spine", "--listen-kafka", listen)
+		return p, p.Ready(t, time.Minute).Kafka
+	}
+	p, addr := start("127.0.0.1:0")
+	return spine{[]string{"--kafka", addr}, kafkac.Config{Brokers: []string{addr}}, func() { p.Kill(); start(addr) }}
+}
+
+// carried brings recordings through bridge, Kafka and lake while Kafka is
+// disturbed and the process that does it is killed, and proves that every
+// value is in the tables once; and again after Kafka has been trimmed.
+func carried(t *testing.T, bin string, s spine) {
+	t.Helper()
+	recordings, dir := t.TempDir(), filepath.Join(t.TempDir(), "data")
+	harness.Generate(t, recordings, harness.Generated{
+		Seed: 21, Files: []string{"valve1/0", "valve1/1", "a/0", "b/1"}, Rows: 600,
+	})
+	cells := harness.Cells(t, recordings)
+	args := append([]string{"run", "--roles", "edge,broker,bridge,lake,http", "--replay", "skab:" + recordings, "--filters", "none",
+		"--speed", "80", "--kafka-session", "2s", "--trim-kafka"}, s.flags...)
+	args = append(args, harness.Loopback()...)
+
+	p := harness.Start(t, bin, dir, nil, args...)
+	moves := func(what string) {
+		t.Helper()
+		run := p.Ready(t, 2*time.Minute)
+		from := harness.Stations(t, run)["bridge.records"]
+		harness.Eventually(t, 2*time.Minute, what, func() bool { return harness.Stations(t, run)["bridge.records"] > from+4 })
+	}
+	moves("records reach Kafka")
+	s.disturb()
+	moves("records reach Kafka after it was disturbed")
+	p.Kill()
+
+	p = harness.Start(t, bin, dir, nil, append(args, "--until-drained")...)
+	if code := p.Exit(t, 4*time.Minute); code != 0 {
+		t.Fatalf("exit %d, want 0\n%s", code, p.Stderr())
+	}
+	harness.Verify(t, bin, dir, s.flags...)
+	harness.Exact(t, bin, dir, cells, nil)
+
+	// What bronze has, Kafka may forget; a start after that goes on all the same.
+	p = harness.Start(t, bin, dir, nil, args...)
+	admin, err := kafkac.NewAdmin(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	harness.Eventually(t, time.Minute, "Kafka is trimmed", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		offsets, err := admin.ListOffsets(ctx, record.TopicReadings)
+		if err != nil {
+			return false
+		}
+		for _, o := range offsets {
+			// The embedded spine keeps the newest batch.
+			if o.End > 1 && o.Start == 0 {
+				return false
+			}
+		}
+		return len(offsets) > 0
+	})
+	p.Kill()
+	harness.Verify(t, bin, dir, s.flags...)
+	harness.Exact(t, bin, dir, cells, nil)
+}
