@@ -30,12 +30,14 @@ var errFound = errors.New("something was found wrong")
 
 // cli is the grammar of the command line.
 type cli struct {
-	Up      upCmd      `cmd:"" help:"Run every role on this machine."`
-	Run     runCmd     `cmd:"" help:"Run chosen roles, against outside brokers if wanted."`
-	Ledger  ledgerCmd  `cmd:"" help:"Prove that nothing was lost or doubled."`
-	SQL     sqlCmd     `cmd:"" name:"sql" help:"Query the tables of a data directory."`
-	Doctor  doctorCmd  `cmd:"" help:"Check this machine: ports, disk, clock, file limits."`
-	Version versionCmd `cmd:"" help:"Print the version of this binary."`
+	Up         upCmd         `cmd:"" help:"Run every role on this machine."`
+	Run        runCmd        `cmd:"" help:"Run chosen roles, against outside brokers if wanted."`
+	Ledger     ledgerCmd     `cmd:"" help:"Prove that nothing was lost or doubled."`
+	Spine      spineCmd      `cmd:"" help:"Look at Kafka: what lies there, and how far the tables are."`
+	Deadletter deadletterCmd `cmd:"" help:"Look at messages that fit nothing, and try them again."`
+	SQL        sqlCmd        `cmd:"" name:"sql" help:"Query the tables of a data directory."`
+	Doctor     doctorCmd     `cmd:"" help:"Check this machine: ports, disk, clock, file limits."`
+	Version    versionCmd    `cmd:"" help:"Print the version of this binary."`
 }
 
 // env is what a verb gets from the process.

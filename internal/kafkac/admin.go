@@ -1,13 +1,13 @@
 package kafkac
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -75,25 +75,83 @@ type Forgetting struct{ Topic, Setting, Value, Wanted string }
 // Forgets tells which of the topics give records up by themselves, whoever has
 // or has not read them.
 func (a *Admin) Forgets(ctx context.Context, topics ...string) ([]Forgetting, error) {
+	settings, err := a.Settings(ctx, topics...)
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+	var out []Forgetting
+	for _, topic := range sortedKeys(settings) {
+		for _, key := range sortedKeys(wanted) {
+			if v, ok := settings[topic][key]; ok && v != wanted[key] {
+				out = append(out, Forgetting{topic, key, v, wanted[key]})
+			}
+		}
+	}
+	return out, nil
+}
+
+// Settings returns how the topics are configured, defaults included.
+func (a *Admin) Settings(ctx context.Context, topics ...string) (map[string]map[string]string, error) {
 	all, err := a.adm.DescribeTopicConfigs(ctx, topics...)
 	if err != nil {
 		return nil, fmt.Errorf("describing topics: %w", err)
 	}
-	wanted := map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-	var out []Forgetting
+	out := make(map[string]map[string]string)
 	for _, topic := range all {
 		if topic.Err != nil {
 			return nil, fmt.Errorf("describing topic %s: %w", topic.Name, topic.Err)
 		}
+		out[topic.Name] = make(map[string]string)
 		for _, c := range topic.Configs {
-			if want, ok := wanted[c.Key]; ok && c.MaybeValue() != want {
-				out = append(out, Forgetting{topic.Name, c.Key, c.MaybeValue(), want})
-			}
+			out[topic.Name][c.Key] = c.MaybeValue()
 		}
 	}
-	slices.SortFunc(out, func(a, b Forgetting) int {
-		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Setting, b.Setting))
+	return out, nil
+}
+
+// Bytes returns what each partition of the topics takes on disk: of its
+// replicas the largest.
+func (a *Admin) Bytes(ctx context.Context, topics ...string) (map[TopicPartition]int64, error) {
+	set := make(kadm.TopicsSet)
+	for _, t := range topics {
+		set.Add(t)
+	}
+	details, err := a.describe(ctx, topics)
+	if err != nil {
+		return nil, err
+	}
+	for t, d := range details {
+		for p := range int32(d.Partitions) {
+			set.Add(t, p)
+		}
+	}
+	brokers, err := a.adm.DescribeAllLogDirs(ctx, set)
+	if err != nil {
+		return nil, fmt.Errorf("asking for the size of %s: %w", strings.Join(topics, ", "), err)
+	}
+	out := make(map[TopicPartition]int64)
+	brokers.Each(func(d kadm.DescribedLogDir) {
+		d.Topics.Each(func(p kadm.DescribedLogDirPartition) {
+			tp := TopicPartition{p.Topic, p.Partition}
+			out[tp] = max(out[tp], p.Size)
+		})
 	})
+	return out, nil
+}
+
+// OffsetsAt returns for every partition of the topics the offset of the first
+// record with the given time or a later one; the end if there is none.
+func (a *Admin) OffsetsAt(ctx context.Context, at time.Time, topics ...string) (map[TopicPartition]int64, error) {
+	found, err := a.adm.ListOffsetsAfterMilli(ctx, at.UnixMilli(), topics...)
+	if err == nil {
+		err = found.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking for %s in %s: %w", at.UTC().Format(time.RFC3339), strings.Join(topics, ", "), err)
+	}
+	out := make(map[TopicPartition]int64)
+	found.Each(func(o kadm.ListedOffset) { out[TopicPartition{o.Topic, o.Partition}] = o.Offset })
 	return out, nil
 }
 
@@ -122,16 +180,56 @@ func (a *Admin) Existing(ctx context.Context, names ...string) (map[string]Topic
 	return a.describe(ctx, names)
 }
 
+// topicPoll is how often AwaitTopics asks.
+const topicPoll = 50 * time.Millisecond
+
+// AwaitTopics waits until every broker knows the topics: they hear of a new one
+// a little after the one that made it, and a client may ask any of them.
+func (a *Admin) AwaitTopics(ctx context.Context, names ...string) error {
+	for {
+		err := a.known(ctx, names)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(topicPoll):
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the topics %s: %w: %w", strings.Join(names, ", "), ctx.Err(), err)
+		}
+	}
+}
+
+func (a *Admin) known(ctx context.Context, names []string) error {
+	brokers, err := a.adm.ListBrokers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range brokers.NodeIDs() {
+		topics, err := a.describeBy(ctx, a.client.Broker(int(b)), names)
+		if err != nil {
+			return err
+		}
+		if len(topics) < len(names) {
+			return fmt.Errorf("broker %d knows %d of them", b, len(topics))
+		}
+	}
+	return nil
+}
+
 // describe returns those of the topics that exist. It asks the broker: the
 // client's cached answer may be older than the last change.
 func (a *Admin) describe(ctx context.Context, names []string) (map[string]Topic, error) {
+	return a.describeBy(ctx, a.client, names)
+}
+
+func (a *Admin) describeBy(ctx context.Context, by kmsg.Requestor, names []string) (map[string]Topic, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	for _, name := range names {
 		t := kmsg.NewMetadataRequestTopic()
 		t.Topic = &name
 		req.Topics = append(req.Topics, t)
 	}
-	resp, err := req.RequestWith(ctx, a.client)
+	resp, err := req.RequestWith(ctx, by)
 	if err != nil {
 		return nil, fmt.Errorf("listing topics: %w", err)
 	}

@@ -197,7 +197,9 @@ func firstError(fetches kgo.Fetches) error {
 			return fmt.Errorf("reading from Kafka: %w", e.Err)
 		case errors.Is(e.Err, kerr.OffsetOutOfRange):
 			return &OutOfRangeError{TopicPartition{e.Topic, e.Partition}, e.Err}
-		case errors.As(e.Err, new(*kgo.ErrGroupSession)):
+		case inGroup(e.Err) && refusedByGroup(e.Err):
+			return fmt.Errorf("joining the Kafka group: %w; lengthen --kafka-session if it is the session's time-out (Kafka wants 6 s to 30 min), or grant the user the group", e.Err)
+		case inGroup(e.Err):
 			// The group has dropped this member, as after a long sleep; the client
 			// joins anew by itself, and OnRevoked has been called.
 		case e.Topic == "":
@@ -207,6 +209,17 @@ func firstError(fetches kgo.Fetches) error {
 		}
 	}
 	return nil
+}
+
+func inGroup(err error) bool { return errors.As(err, new(*kgo.ErrGroupSession)) }
+
+// refusedByGroup tells whether the group will never take this member as it is;
+// the client would try for ever.
+func refusedByGroup(err error) bool {
+	return slices.ContainsFunc([]*kerr.Error{
+		kerr.InvalidSessionTimeout, kerr.InconsistentGroupProtocol, kerr.InvalidGroupID, kerr.GroupMaxSizeReached,
+		kerr.GroupAuthorizationFailed, kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.SaslAuthenticationFailed,
+	}, func(k *kerr.Error) bool { return errors.Is(err, k) })
 }
 
 func collect(fetches kgo.Fetches) []Fetched {

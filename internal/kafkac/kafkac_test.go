@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -452,5 +453,83 @@ func TestCheckCommitted(t *testing.T) {
 				t.Errorf("error %v, want reset %t, trimmed %t", err, tc.reset, tc.trimmed)
 			}
 		})
+	}
+}
+
+// A group that will never take the member ends the consumer; kept to itself it
+// would be a lake that stands still without a word.
+func TestGroupThatRefuses(t *testing.T) {
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"), kfake.GroupMinSessionTimeout(6*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	c, err := kafkac.NewConsumer(kafkac.ConsumerConfig{
+		Config: kafkac.Config{Brokers: k.ListenAddrs()}, Group: "g", Topics: []string{"t"}, SessionTimeout: 2 * time.Second,
+		OnAssigned: func(context.Context, []kafkac.TopicPartition) (map[kafkac.TopicPartition]int64, error) {
+			return nil, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		if _, err = c.Poll(ctx, 10); err != nil {
+			break
+		}
+	}
+	if !strings.Contains(err.Error(), "INVALID_SESSION_TIMEOUT") || !strings.Contains(err.Error(), "--kafka-session") {
+		t.Error(err)
+	}
+}
+
+// What a cluster says of its topics, before and after.
+func TestTopicsOfACluster(t *testing.T) {
+	admin, err := kafkac.NewAdmin(cluster(t, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	there, err := admin.Existing(t.Context(), "t", "nowhere")
+	if err != nil || len(there) != 1 || there["t"].Partitions != 2 {
+		t.Errorf("existing %v, %v", there, err)
+	}
+	if err := admin.AwaitTopics(t.Context(), "t"); err != nil {
+		t.Error(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := admin.AwaitTopics(short, "t", "nowhere"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a topic that never comes: %v", err)
+	}
+	if err := admin.EnsureTopics(t.Context(), map[string]int{"kept": 1}, map[string]string{"retention.ms": "-1", "retention.bytes": "-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := admin.EnsureTopics(t.Context(), map[string]int{"short": 1}, map[string]string{"retention.ms": "1000"}); err != nil {
+		t.Fatal(err)
+	}
+	forgets, err := admin.Forgets(t.Context(), "kept", "short")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range forgets {
+		if f.Topic == "kept" || f.Setting == "retention.ms" && f.Value != "1000" {
+			t.Errorf("%+v", f)
+		}
+	}
+	if len(forgets) == 0 {
+		t.Error("a retention of a second is not told")
+	}
+	produceTimes(t, admin)
+}
+
+func produceTimes(t *testing.T, admin *kafkac.Admin) {
+	t.Helper()
+	at, err := admin.OffsetsAt(t.Context(), time.UnixMilli(0), "t")
+	if err != nil || at[tp(0)] != 0 || len(at) != 2 {
+		t.Errorf("offsets %v, %v", at, err)
 	}
 }

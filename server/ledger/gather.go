@@ -8,7 +8,6 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"github.com/headrace/headrace/internal/duck"
 	"github.com/headrace/headrace/internal/kafkac"
@@ -17,7 +16,7 @@ import (
 	"github.com/headrace/headrace/lake/pipeline"
 	"github.com/headrace/headrace/record"
 	"github.com/headrace/headrace/signal"
-	"github.com/headrace/headrace/spine/bridge"
+	"github.com/headrace/headrace/spine/deadletter"
 )
 
 const (
@@ -48,6 +47,9 @@ func (v *verifier) spine(ctx context.Context, cat *catalog.Catalog) error {
 	}
 	var ranges []kafkac.Range
 	for tp, o := range offsets {
+		if tp.Topic == record.TopicDeadletter {
+			continue
+		}
 		start := o.Start
 		if table := read[tp.Topic]; table != "" {
 			bronze, err := cat.Snapshot(table)
@@ -58,18 +60,21 @@ func (v *verifier) spine(ctx context.Context, cat *catalog.Catalog) error {
 		}
 		ranges = append(ranges, kafkac.Range{TopicPartition: tp, Start: start, End: o.End})
 	}
+	// Letters that were sent again and taken stand where the others do.
+	letters, err := deadletter.List(ctx, cfg, 0)
+	if err != nil {
+		return err
+	}
+	for _, l := range letters {
+		id := message{l.Edge, l.Boot, l.Stream, l.N}
+		if l.Closed || l.Edge == "" || v.dead[id] { // a resend may be refused again
+			continue
+		}
+		v.edge(l.Edge).Deadletter += l.Readings
+		v.dead[id] = l.Readings > 0
+	}
 	var batch signal.Batch
 	return kafkac.Read(ctx, cfg, ranges, func(r kafkac.Record) error {
-		edge := header(r, record.HeaderEdge)
-		if r.Topic == record.TopicDeadletter {
-			if n, err := strconv.ParseInt(header(r, bridge.HeaderReadings), 10, 64); err == nil && edge != "" {
-				if id := identity(r); !v.dead[id] { // a resend may be refused again
-					v.edge(edge).Deadletter += n
-					v.dead[id] = true
-				}
-			}
-			return nil
-		}
 		if r.Topic == record.TopicEvents && record.IsEvent(header(r, record.HeaderKind)) {
 			return nil // a birth or a death
 		}

@@ -39,7 +39,6 @@ const (
 	maxPending  = 24 << 20
 	brokerClose = 2 * time.Second
 	adminWait   = 30 * time.Second
-	topicPoll   = 50 * time.Millisecond
 )
 
 func (p *process) startSpine(context.Context) error {
@@ -161,18 +160,8 @@ func (p *process) ensureTopics(ctx context.Context) error {
 		return fmt.Errorf("making the topics of Kafka at %v: %w", cfg.Brokers, err)
 	}
 	p.topicsMade = true
-	for missing := len(there) < len(names); missing; { // a broker hears of a new topic a little later
-		now, err := admin.Existing(ctx, names...)
-		if err != nil {
-			return fmt.Errorf("waiting for the topics of Kafka at %v: %w", cfg.Brokers, err)
-		}
-		if missing = len(now) < len(names); missing {
-			select {
-			case <-time.After(topicPoll):
-			case <-ctx.Done():
-				return fmt.Errorf("waiting for the topics of Kafka at %v: %w", cfg.Brokers, ctx.Err())
-			}
-		}
+	if err := admin.AwaitTopics(ctx, names...); err != nil {
+		return fmt.Errorf("making the topics of Kafka at %v: %w", cfg.Brokers, err)
 	}
 	if len(there) == 0 {
 		return nil

@@ -45,7 +45,11 @@ func TestWayOverEveryKafka(t *testing.T) {
 		}},
 		{"one of three killed", func(t *testing.T) spine {
 			c := kafka.Start(t, kafka.Options{Brokers: 3})
-			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses()}, func() { c.Kill(rand.IntN(3)) }}
+			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses()}, func() {
+				one := rand.IntN(3)
+				t.Logf("broker %d dies", one+1)
+				c.Kill(one)
+			}}
 		}},
 	} {
 		t.Run(k.name, func(t *testing.T) { carried(t, bin, k.start(t)) })
@@ -75,7 +79,7 @@ func carried(t *testing.T, bin string, s spine) {
 	})
 	cells := harness.Cells(t, recordings)
 	args := append([]string{"run", "--roles", "edge,broker,bridge,lake,http", "--replay", "skab:" + recordings, "--filters", "none",
-		"--speed", "80", "--kafka-session", "2s", "--trim-kafka"}, s.flags...)
+		"--speed", "80", "--kafka-session", "6s", "--trim-kafka"}, s.flags...)
 	args = append(args, harness.Loopback()...)
 
 	p := harness.Start(t, bin, dir, nil, args...)
