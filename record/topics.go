@@ -12,6 +12,7 @@ const (
 	TopicEvents     = "headrace.events" // states, alarms, births, deaths
 	TopicRaw        = "headrace.raw"    // waveforms
 	TopicDeadletter = "headrace.deadletter"
+	TopicBridges    = "headrace.bridges" // always empty: its partitions are the shares of bridges
 )
 
 // The headers of a Kafka record.

@@ -44,6 +44,7 @@ type fileConfig struct {
 	MQTTKey           string   `yaml:"mqtt_key"`
 	MQTTUser          string   `yaml:"mqtt_user"`
 	MQTTPasswordFile  string   `yaml:"mqtt_password_file"`
+	BridgeGroup       string   `yaml:"bridge_group"`
 	TrimKafka         string   `yaml:"trim_kafka"`
 }
 
@@ -94,6 +95,7 @@ func loadConfig(r io.Reader) (kong.Resolver, error) {
 		"mqtt-key":            c.MQTTKey,
 		"mqtt-user":           c.MQTTUser,
 		"mqtt-password-file":  c.MQTTPasswordFile,
+		"bridge-group":        c.BridgeGroup,
 		"trim-kafka":          c.TrimKafka,
 	}
 	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {

@@ -146,7 +146,7 @@ listen:
 // What a key is set to reaches its flag.
 func TestEveryKeyReachesItsFlag(t *testing.T) {
 	resolver, err := loadConfig(strings.NewReader(`{dir: a, roles: [b, c], replay: d, speed: e, filters: f,
-listen: {mqtt: g, kafka: h, http: i}, advertise_kafka: j, mqtt: [k, l], kafka: [m],
+listen: {mqtt: g, kafka: h, http: i}, advertise_kafka: j, mqtt: [k, l], kafka: [m], bridge_group: n,
 listen_mqtt_users: w0, listen_mqtt_cert: w1, listen_mqtt_key: w2, listen_mqtt_ca: w3,
 kafka_tls: v0, kafka_ca: v1, kafka_cert: v2, kafka_key: v3, kafka_sasl: v4, kafka_user: v5, kafka_password_file: v6, mqtt_ca: v7, mqtt_cert: v8, mqtt_key: v9, mqtt_user: v10, mqtt_password_file: v11, trim_kafka: v12}`))
 	if err != nil {
@@ -164,7 +164,7 @@ kafka_tls: v0, kafka_ca: v1, kafka_cert: v2, kafka_key: v3, kafka_sasl: v4, kafk
 	}
 	want := map[string]any{
 		"dir": "a", "roles": "b,c", "replay": "d", "speed": "e", "filters": "f", "listen-mqtt": "g", "listen-kafka": "h",
-		"listen-http": "i", "advertise-kafka": "j", "mqtt": "k,l", "kafka": "m",
+		"listen-http": "i", "advertise-kafka": "j", "mqtt": "k,l", "kafka": "m", "bridge-group": "n",
 		"listen-mqtt-users":   "w0",
 		"listen-mqtt-cert":    "w1",
 		"listen-mqtt-key":     "w2",

@@ -73,6 +73,7 @@ type runCmd struct {
 	Roles []string `help:"What this process does: edge, broker, bridge, spine, lake, predict, http." required:"" placeholder:"ROLE,…"`
 	mqttFlags
 	kafkaFlags
+	BridgeGroup  string        `help:"Share the edge nodes with the other bridges of this name; their nodes move within 10 s when one fails." placeholder:"NAME"`
 	TrimKafka    bool          `help:"Let an outside Kafka forget what bronze has committed. It takes what other readers have not read, too."`
 	Lake         string        `help:"Folder of the lake, if several processes share one; its registry lies beside it." placeholder:"DIR" type:"path"`
 	KafkaSession time.Duration `help:"How long a silent lake worker keeps its share." default:"10s"`
@@ -103,7 +104,7 @@ func (c runCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	return c.start(ctx, e, roles.Options{
-		Roles: rs, MQTT: c.MQTT, Kafka: c.Kafka, Secure: secure, TrimKafka: c.TrimKafka, Lake: c.Lake, KafkaSession: c.KafkaSession,
+		Roles: rs, MQTT: c.MQTT, Kafka: c.Kafka, Secure: secure, TrimKafka: c.TrimKafka, BridgeGroup: c.BridgeGroup, Lake: c.Lake, KafkaSession: c.KafkaSession,
 	})
 }
 

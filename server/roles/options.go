@@ -83,6 +83,8 @@ type Options struct {
 	Kafka []string // outside Kafka (host:port); empty: the spine of this process
 	// Secure says how to speak to those outside.
 	Secure Secure
+	// BridgeGroup names the bridges that share the edge nodes; "" owns all.
+	BridgeGroup string
 	// TrimKafka lets an outside Kafka forget what bronze has committed.
 	TrimKafka bool
 	Lake      string // folder of the lake; "" is lake in Dir

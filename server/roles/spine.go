@@ -30,6 +30,7 @@ func partitions() map[string]int {
 		record.TopicEvents:     4,
 		record.TopicRaw:        4,
 		record.TopicDeadletter: 1,
+		record.TopicBridges:    16,
 	}
 }
 
@@ -93,7 +94,12 @@ func (p *process) startBridge(ctx context.Context) error {
 		return err
 	}
 	p.stack.onStop("bridge's producer", func() error { producer.Close(); return nil })
+	var share *bridge.Share
+	if p.BridgeGroup != "" {
+		share = &bridge.Share{Kafka: p.kafkaConfig("bridges"), Group: "headrace.bridges." + p.BridgeGroup}
+	}
 	b, err := bridge.New(bridge.Options{
+		Share:      share,
 		MQTT:       p.mqttConfig(),
 		Producer:   producer,
 		Clock:      p.clock,

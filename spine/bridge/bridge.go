@@ -62,7 +62,9 @@ type Options struct {
 	// RebirthEvery is the least time between two requests for a rebirth of an
 	// edge node.
 	RebirthEvery time.Duration
-	Log          *slog.Logger // warnings; nil is silent
+	// Share lets this bridge share the edge nodes with others; nil owns all.
+	Share *Share
+	Log   *slog.Logger // warnings; nil is silent
 	// Reached is told of "bridge.kafka_acked", before the edge is, and of
 	// "bridge.edge_acked".
 	Reached signal.Reached
@@ -73,9 +75,12 @@ type Bridge struct {
 	opts     Options
 	clientID string
 
-	// Of the goroutine that receives; connections follow each other.
-	payload sparkplug.Payload
-	nodes   map[string]*node
+	// receiving guards what one message after another needs.
+	receiving sync.Mutex
+	payload   sparkplug.Payload
+	nodes     map[string]*node
+	shares    *shares // nil owns all
+	conn      atomic.Pointer[mqttc.Conn]
 
 	mu      sync.Mutex
 	pending int64 // bytes that wait for Kafka
@@ -108,18 +113,25 @@ func New(opts Options) (*Bridge, error) {
 	if opts.RebirthEvery <= 0 {
 		opts.RebirthEvery = DefaultRebirthEvery
 	}
-	return &Bridge{
+	b := &Bridge{
 		opts:     opts,
 		clientID: "headrace-bridge-" + uuid.NewString()[:8],
 		nodes:    make(map[string]*node), acks: make(map[ackKey]*signal.Intervals),
 		toPublish: make(chan struct{}, 1), toRetry: make(chan struct{}, 1),
-	}, nil
+	}
+	if opts.Share != nil {
+		b.shares = newShares(*opts.Share)
+	}
+	return b, nil
 }
 
 // Run bridges until ctx ends, over all losses of the broker and of Kafka.
 func (b *Bridge) Run(ctx context.Context) error {
 	var retrying sync.WaitGroup
 	retrying.Go(func() { b.retry(ctx) })
+	if b.shares != nil {
+		retrying.Go(func() { b.shareOut(ctx) })
+	}
 	defer retrying.Wait()
 	backoff := minBackoff
 	for ctx.Err() == nil {
@@ -155,21 +167,23 @@ func (b *Bridge) session(ctx context.Context) (connected bool, err error) {
 	b.mu.Lock()
 	b.stateAt = began
 	b.mu.Unlock()
-	var current atomic.Pointer[mqttc.Conn]
 	cfg.OnMessage = func(m mqttc.Message) {
 		// Nothing is subscribed to before Connect has returned.
-		if conn := current.Load(); conn != nil {
-			b.receive(ctx, conn, m)
+		if b.conn.Load() != nil {
+			b.receive(ctx, m)
 		}
 	}
+	b.receiving.Lock()
 	for _, n := range b.nodes {
 		n.host.Reconnected()
 	}
+	b.receiving.Unlock()
 	conn, err := mqttc.Connect(ctx, cfg)
 	if err != nil {
 		return false, err
 	}
-	current.Store(conn)
+	b.conn.Store(conn)
+	defer b.conn.Store(nil)
 	b.count(func(c *counts) { c.connects++; c.connected = 1 })
 	defer b.count(func(c *counts) { c.connected = 0 })
 
@@ -413,6 +427,7 @@ type counts struct {
 	records, readings, events, dead      int64
 	needsRebirth, waiting, rebirths      int64
 	gaps, skipped, expired, acks, repeat int64
+	others, takenOver, heldOver, owned   int64
 }
 
 func (b *Bridge) count(add func(*counts)) {
@@ -450,6 +465,10 @@ func (b *Bridge) Counters() []signal.Counter {
 		{"acks", n.acks},
 		{"retries", n.repeat}, // records that Kafka refused and that were produced again
 		{"pending_bytes_now", b.pending},
+		{"others", n.others},           // messages of nodes that another bridge owns
+		{"taken_over", n.takenOver},    // of those, worked on because its owner was gone
+		{"held_overflows", n.heldOver}, // of those, given up before their time for want of room
+		{"shares_now", n.owned},
 	} {
 		out = append(out, signal.Counter{Station: "bridge", Name: c.name, Value: c.value})
 	}

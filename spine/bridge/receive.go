@@ -41,14 +41,34 @@ func (n *node) identify(batch *signal.Batch) {
 	n.n[batch.Stream]++
 }
 
-// receive takes one message. It runs in the connection's goroutine and does
-// not block as long as the producer has room for MaxPending.
-func (b *Bridge) receive(ctx context.Context, conn *mqttc.Conn, m mqttc.Message) {
+// receive takes one message of the connection, and leaves it to others if its
+// node is theirs.
+func (b *Bridge) receive(ctx context.Context, m mqttc.Message) {
+	b.receiving.Lock()
+	defer b.receiving.Unlock()
+	if b.shares != nil {
+		name := m.Topic
+		topic, err := sparkplug.ParseTopic(m.Topic)
+		if err == nil {
+			name = topic.EdgeID()
+		}
+		if (err != nil || topic.Type != sparkplug.StateT) && !b.ours(name, m) {
+			return
+		}
+	}
+	b.work(ctx, m)
+}
+
+// work does what a message asks for; b.receiving is held. It does not block as
+// long as the producer has room for MaxPending.
+func (b *Bridge) work(ctx context.Context, m mqttc.Message) {
 	b.mu.Lock()
 	if !b.full && b.pending > b.opts.MaxPending {
 		b.full = true
 		b.counts.overflows++
-		conn.Abort()
+		if conn := b.conn.Load(); conn != nil {
+			conn.Abort()
+		}
 	}
 	full := b.full
 	if !full {
