@@ -24,7 +24,7 @@ build: ## build bin/headrace
 	go build -o bin/headrace ./cmd/headrace
 
 ##@ Test
-test: programs packages test-unit test-e2e test-interop test-ui ## run every test there is: unit, end-to-end, interop, page
+test: programs packages test-unit test-e2e test-interop test-kafka test-brokers test-ui ## run every test there is: unit, end-to-end, interop, Kafka, brokers, page
 
 test-unit: packages ## the tests that need no process of their own
 	@scripts/gotest.sh unit $(TEST_FLAGS)
