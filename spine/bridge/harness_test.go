@@ -22,7 +22,7 @@ import (
 
 // topics are the partitions of the tests' spine.
 func topics() map[string]int {
-	return map[string]int{record.TopicReadings: 4, record.TopicEvents: 1, record.TopicRaw: 1, record.TopicDeadletter: 1}
+	return map[string]int{record.TopicReadings: 4, record.TopicEvents: 1, record.TopicRaw: 1, record.TopicDeadletter: 1, record.TopicBridges: 16}
 }
 
 // plant is a broker and a spine, and a valve before the spine.
