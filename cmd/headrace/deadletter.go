@@ -122,8 +122,15 @@ func (c deadletterShowCmd) Run(ctx context.Context, e *env) (err error) {
 	}
 	out := tabwriter.NewWriter(e.stdout, 0, 4, 2, ' ', 0)
 	for _, f := range [][2]string{
-		{"letter", l.ID()}, {"time", l.Time.Format(time.RFC3339Nano)}, {"reason", l.Reason}, {"topic", l.Topic}, {"edge", l.Edge},
-		{"boot", l.Boot}, {"stream", l.Stream}, {"n", l.N}, {"cannot be retried", l.Refusal()},
+		{"letter", l.ID()},
+		{"time", l.Time.Format(time.RFC3339Nano)},
+		{"reason", l.Reason},
+		{"topic", l.Topic},
+		{"edge", l.Edge},
+		{"boot", l.Boot},
+		{"stream", l.Stream},
+		{"n", l.N},
+		{"cannot be retried", l.Refusal()},
 	} {
 		if f[1] != "" {
 			fmt.Fprintf(out, "%s\t%s\n", f[0], f[1])

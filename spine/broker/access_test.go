@@ -150,8 +150,11 @@ func TestRights(t *testing.T) {
 		qos      byte
 		retained bool
 	}{
-		{"plant/press/a", 1, false}, {"plant/press", 1, false},
-		{"plant/other/a", 0, false}, {"plant/other/b", 1, false}, {"plant/other/retained", 1, true},
+		{"plant/press/a", 1, false},
+		{"plant/press", 1, false},
+		{"plant/other/a", 0, false},
+		{"plant/other/b", 1, false},
+		{"plant/other/retained", 1, true},
 	} {
 		text := "allowed"
 		if !strings.HasPrefix(m.topic, "plant/press") {

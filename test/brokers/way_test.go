@@ -66,8 +66,10 @@ func carried(t *testing.T, bin string, b broker) {
 	args := append([]string{"run", "--roles", "bridge,spine,lake,http"}, harness.Loopback()...)
 	c := harness.Start(t, bin, centre, nil, append(args, b.flags...)...)
 	run := c.Ready(t, 2*time.Minute)
-	e := harness.Start(t, bin, edge, nil, append([]string{"run", "--roles", "edge", "--replay", "skab:" + recordings,
-		"--filters", "none", "--speed", "80"}, b.flags...)...)
+	e := harness.Start(t, bin, edge, nil, append([]string{
+		"run", "--roles", "edge", "--replay", "skab:" + recordings,
+		"--filters", "none", "--speed", "80",
+	}, b.flags...)...)
 	e.Ready(t, time.Minute)
 	moves := func(what string) {
 		t.Helper()

@@ -78,8 +78,10 @@ func carried(t *testing.T, bin string, s spine) {
 		Seed: 21, Files: []string{"valve1/0", "valve1/1", "a/0", "b/1"}, Rows: 600,
 	})
 	cells := harness.Cells(t, recordings)
-	args := append([]string{"run", "--roles", "edge,broker,bridge,lake,http", "--replay", "skab:" + recordings, "--filters", "none",
-		"--speed", "80", "--kafka-session", "6s", "--trim-kafka"}, s.flags...)
+	args := append([]string{
+		"run", "--roles", "edge,broker,bridge,lake,http", "--replay", "skab:" + recordings, "--filters", "none",
+		"--speed", "80", "--kafka-session", "6s", "--trim-kafka",
+	}, s.flags...)
 	args = append(args, harness.Loopback()...)
 
 	p := harness.Start(t, bin, dir, nil, args...)
