@@ -1,11 +1,17 @@
 package brokers_test
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/headrace/headrace/internal/mqttc"
 	"github.com/headrace/headrace/test/brokers"
 	"github.com/headrace/headrace/test/harness"
 )
@@ -28,6 +34,12 @@ func TestWayOverEveryBroker(t *testing.T) {
 		start func(t *testing.T) broker
 	}{
 		{"embedded killed", func(t *testing.T) broker { return embedded(t, bin) }},
+		{"embedded TLS users killed", func(t *testing.T) broker {
+			g := newGuarded(t)
+			b := embedded(t, bin, g.listen...)
+			b.flags = append([]string{"--mqtt", strings.Replace(b.flags[1], "tcp://", "ssl://", 1)}, g.client...)
+			return b
+		}},
 		{"Mosquitto killed", func(t *testing.T) broker { return again(t, brokers.Mosquitto(t, false)) }},
 		{"Mosquitto TLS password killed", func(t *testing.T) broker { return again(t, brokers.Mosquitto(t, true)) }},
 		{"HiveMQ CE killed", func(t *testing.T) broker { return again(t, brokers.HiveMQ(t)) }},
@@ -41,11 +53,11 @@ func TestWayOverEveryBroker(t *testing.T) {
 }
 
 // embedded is a Headrace process that is the broker alone.
-func embedded(t *testing.T, bin string) broker {
+func embedded(t *testing.T, bin string, flags ...string) broker {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "broker")
 	start := func(listen string) (*harness.Proc, string) {
-		p := harness.Start(t, bin, dir, nil, "run", "--roles", "broker", "--listen-mqtt", listen)
+		p := harness.Start(t, bin, dir, nil, append([]string{"run", "--roles", "broker", "--listen-mqtt", listen}, flags...)...)
 		return p, p.Ready(t, time.Minute).MQTT
 	}
 	p, addr := start("127.0.0.1:0")
@@ -95,4 +107,69 @@ func carried(t *testing.T, bin string, b broker) {
 	}
 	harness.Verify(t, bin, centre, "--edges", edge)
 	harness.Exact(t, bin, centre, cells, nil)
+}
+
+// guarded are the flags of a broker that knows whom it lets in, and those of a
+// client that it lets in.
+type guarded struct{ listen, client []string }
+
+func newGuarded(t *testing.T) guarded {
+	t.Helper()
+	dir := t.TempDir()
+	certs := harness.NewCertificates(t, dir)
+	hash, err := bcrypt.GenerateFromPassword([]byte(brokers.Password), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{
+		"password": brokers.Password + "\n",
+		"users.yaml": fmt.Sprintf(`users:
+  - {name: %s, password: %q, publish: ["spBv1.0/#", "headrace/#"], subscribe: ["spBv1.0/#", "headrace/ack/#"]}
+  - {name: another, certificate: edge-1}
+`, brokers.User, hash),
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return guarded{
+		listen: []string{
+			"--listen-mqtt-cert", certs.Cert, "--listen-mqtt-key", certs.Key, "--listen-mqtt-ca", certs.CA,
+			"--listen-mqtt-users", filepath.Join(dir, "users.yaml"),
+		},
+		client: []string{"--mqtt-ca", certs.CA, "--mqtt-user", brokers.User, "--mqtt-password-file", filepath.Join(dir, "password")},
+	}
+}
+
+// A whole process whose broker is open to the network under guard: its own
+// stations get in, and a stranger does not.
+func TestProcessWithAGuardedBroker(t *testing.T) {
+	bin := harness.Binary(t)
+	recordings, dir := t.TempDir(), filepath.Join(t.TempDir(), "data")
+	harness.Generate(t, recordings, harness.Generated{Seed: 24, Files: []string{"valve1/0", "a/0"}, Rows: 200})
+	g := newGuarded(t)
+	args := append([]string{"up", "--replay", "skab:" + recordings, "--filters", "none", "--speed", "max", "--until-drained"}, harness.Loopback()...)
+	args = append(args, "--listen-mqtt", "0.0.0.0:0")
+	if r := harness.Run(t, bin, append(args, "--dir", dir)...); r.Code != 2 || !strings.Contains(r.Stderr, "--listen-mqtt-users") {
+		t.Errorf("without guard: exit %d\n%s", r.Code, r.Stderr)
+	}
+	p := harness.Start(t, bin, dir, nil, append(args, g.listen...)...)
+	_, port, _ := strings.Cut(strings.ReplaceAll(p.Ready(t, time.Minute).MQTT, "[::]", ""), ":")
+	for _, address := range []string{"tcp://127.0.0.1:" + port, "ssl://127.0.0.1:" + port} {
+		conn, err := mqttc.Connect(t.Context(), mqttc.Config{Addresses: []string{address}, ClientID: "stranger", CleanSession: true, ConnectTimeout: 5 * time.Second})
+		if err == nil {
+			conn.Abort()
+			<-conn.Done()
+			t.Errorf("a stranger is let in by %s", address)
+		}
+	}
+	if code := p.Exit(t, 2*time.Minute); code != 0 {
+		t.Fatalf("exit %d, want 0\n%s", code, p.Stderr())
+	}
+	harness.Verify(t, bin, dir)
+	harness.Exact(t, bin, dir, harness.Cells(t, recordings), nil)
+	if strings.Contains(p.Stderr(), brokers.Password) {
+		t.Errorf("the log holds a password:\n%s", p.Stderr())
+	}
 }

@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"context"
+	"encoding/json"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/headrace/headrace/internal/credentials"
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/record"
+	"github.com/headrace/headrace/server/backlog"
 	"github.com/headrace/headrace/test/harness"
 	"github.com/headrace/headrace/test/kafka"
 )
@@ -128,4 +130,22 @@ func carried(t *testing.T, bin string, s spine) {
 	p.Kill()
 	harness.Verify(t, bin, dir, s.flags...)
 	harness.Exact(t, bin, dir, cells, nil)
+
+	// The verbs that look into it say the same.
+	r := harness.Run(t, bin, append([]string{"spine", "status", "--dir", dir, "--output", "json"}, s.flags...)...)
+	var status backlog.Status
+	if err := json.Unmarshal([]byte(r.Stdout), &status); err != nil || r.Code != 0 {
+		t.Fatalf("spine status: exit %d, %v\n%s", r.Code, err, r.Stderr)
+	}
+	for _, part := range status.Partitions {
+		if part.Lag != nil && *part.Lag != 0 {
+			t.Errorf("%s/%d lags by %d", part.Topic, part.Partition, *part.Lag)
+		}
+	}
+	if len(status.Partitions) != 13 || len(status.Edges) != 4 {
+		t.Errorf("spine status tells of %d partitions and %d edges, want 13 and 4", len(status.Partitions), len(status.Edges))
+	}
+	if r := harness.Run(t, bin, append([]string{"deadletter", "list", "--dir", dir}, s.flags...)...); r.Code != 0 {
+		t.Errorf("deadletter list: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
 }
