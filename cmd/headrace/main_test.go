@@ -34,6 +34,10 @@ func TestWrongUseIsOneLineAndExitTwo(t *testing.T) {
 	if err := os.WriteFile(config, []byte("dir: "+dir+"\nspeeed: 3\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("users: []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		want string
@@ -47,6 +51,18 @@ func TestWrongUseIsOneLineAndExitTwo(t *testing.T) {
 		{[]string{"up", "--replay", "cwru", "--dir", dir}, "cwru"},
 		{[]string{"up", "--config", config}, `headrace.yaml:2:1: unknown key "speeed"; did you mean "speed"?`},
 		{[]string{"up", "--config", filepath.Join(dir, "none.yaml")}, "none.yaml"},
+		{[]string{"run", "--roles", "lake", "--kafka", "127.0.0.1:1", "--kafka-user", "u", "--kafka-password-file", secret, "--dir", filepath.Join(dir, "d")}, "needs --kafka-sasl"},
+		{[]string{"run", "--roles", "lake", "--kafka", "127.0.0.1:1", "--kafka-sasl", "PLAIN", "--kafka-user", "u", "--kafka-password-file", secret, "--dir", filepath.Join(dir, "d")}, "readable"},
+		{[]string{"run", "--roles", "lake", "--kafka", "127.0.0.1:1", "--kafka-sasl", "SCRAM-SHA-512", "--dir", filepath.Join(dir, "d")}, "needs --kafka-user"},
+		{[]string{"run", "--roles", "lake", "--kafka", "127.0.0.1:1", "--kafka-ca", secret, "--dir", filepath.Join(dir, "d")}, "holds none in PEM"},
+		{[]string{"run", "--roles", "spine", "--kafka-tls", "--dir", filepath.Join(dir, "d")}, "--kafka HOST:PORT"},
+		{[]string{"run", "--roles", "edge", "--mqtt-user", "u", "--dir", filepath.Join(dir, "d")}, "--mqtt ssl://HOST:PORT"},
+		{[]string{"run", "--roles", "bridge", "--kafka", "a:1", "--mqtt", "tcp://10.0.0.1:1883", "--mqtt-user", "u", "--mqtt-password-file", secret, "--dir", filepath.Join(dir, "d")}, "readable"},
+		{[]string{"up", "--listen-mqtt-users", secret, "--dir", filepath.Join(dir, "d")}, secret},
+		{[]string{"up", "--listen-mqtt-cert", secret, "--dir", filepath.Join(dir, "d")}, "belong together"},
+		{[]string{"spine", "status", "--dir", filepath.Join(dir, "d")}, "not a Headrace data directory"},
+		{[]string{"spine", "tail", "--asset", "a", "--from", "x", "--dir", filepath.Join(dir, "d")}, "--from x"},
+		{[]string{"deadletter", "retry", "--dir", filepath.Join(dir, "d")}, "--all"},
 		{[]string{"up", "--listen-http", "0.0.0.0:0", "--listen-mqtt", "127.0.0.1:0", "--listen-kafka", "127.0.0.1:0", "--dir", filepath.Join(dir, "d")}, "beyond loopback"},
 		{[]string{"run", "--roles", "brdge", "--dir", dir}, `did you mean "bridge"?`},
 		{[]string{"run", "--roles", "bridge", "--dir", dir}, "--mqtt tcp://HOST:PORT"},

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"time"
 
@@ -93,7 +95,20 @@ func (f mqttFlags) secure(s *roles.Secure) error {
 		return fmt.Errorf("logging in to the MQTT broker: %w", err)
 	}
 	s.MQTTLogin = login
+	if login.User == "" {
+		return nil
+	}
+	for _, address := range f.MQTT {
+		if u, err := url.Parse(address); err == nil && (u.Scheme == "tcp" || u.Scheme == "mqtt") && !onLoopback(u.Hostname()) {
+			return fmt.Errorf("--mqtt %s would send the password readable; write ssl:// for TLS", address)
+		}
+	}
 	return nil
+}
+
+func onLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // listenMQTTFlags say whom the broker of this process lets in.
