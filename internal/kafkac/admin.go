@@ -111,7 +111,7 @@ func (a *Admin) Settings(ctx context.Context, topics ...string) (map[string]map[
 }
 
 // Bytes returns what each partition of the topics takes on disk: of its
-// replicas the largest.
+// replicas the largest, as far as their brokers live.
 func (a *Admin) Bytes(ctx context.Context, topics ...string) (map[TopicPartition]int64, error) {
 	set := make(kadm.TopicsSet)
 	for _, t := range topics {
@@ -127,7 +127,8 @@ func (a *Admin) Bytes(ctx context.Context, topics ...string) (map[TopicPartition
 		}
 	}
 	brokers, err := a.adm.DescribeAllLogDirs(ctx, set)
-	if err != nil {
+	// A dead broker does not tell; what the others hold is told by them.
+	if some, ok := errors.AsType[*kadm.ShardErrors](err); err != nil && (!ok || some.AllFailed) {
 		return nil, fmt.Errorf("asking for the size of %s: %w", strings.Join(topics, ", "), err)
 	}
 	out := make(map[TopicPartition]int64)

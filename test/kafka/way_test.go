@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/record"
 	"github.com/headrace/headrace/server/backlog"
+	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/test/harness"
 	"github.com/headrace/headrace/test/kafka"
 )
@@ -21,6 +23,7 @@ type spine struct {
 	flags   []string      // how a process reaches it
 	config  kafkac.Config // how the test does
 	disturb func()        // what goes wrong under load
+	outside bool          // not ours: Headrace made the topics
 }
 
 // The same body over each Kafka. What they do not have in common stands in
@@ -34,7 +37,7 @@ func TestWayOverEveryKafka(t *testing.T) {
 		{"embedded killed", func(t *testing.T) spine { return embedded(t, bin) }},
 		{"Apache Kafka killed", func(t *testing.T) spine {
 			c := kafka.Start(t, kafka.Options{})
-			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses()}, func() { c.Kill(0); c.Restart(t, 0) }}
+			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses()}, func() { c.Kill(0); c.Restart(t, 0) }, true}
 		}},
 		{"Apache Kafka SASL TLS", func(t *testing.T) spine {
 			c := kafka.Start(t, kafka.Options{Secure: true})
@@ -43,7 +46,7 @@ func TestWayOverEveryKafka(t *testing.T) {
 				t.Fatal(err)
 			}
 			login := &kafkac.SASL{Mechanism: "SCRAM-SHA-512", User: kafka.User, Password: kafka.Password}
-			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses(), TLS: tls, SASL: login}, func() {}}
+			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses(), TLS: tls, SASL: login}, func() {}, true}
 		}},
 		{"one of three killed", func(t *testing.T) spine {
 			c := kafka.Start(t, kafka.Options{Brokers: 3})
@@ -51,7 +54,7 @@ func TestWayOverEveryKafka(t *testing.T) {
 				one := rand.IntN(3)
 				t.Logf("broker %d dies", one+1)
 				c.Kill(one)
-			}}
+			}, true}
 		}},
 	} {
 		t.Run(k.name, func(t *testing.T) { carried(t, bin, k.start(t)) })
@@ -67,7 +70,7 @@ func embedded(t *testing.T, bin string) spine {
 		return p, p.Ready(t, time.Minute).Kafka
 	}
 	p, addr := start("127.0.0.1:0")
-	return spine{[]string{"--kafka", addr}, kafkac.Config{Brokers: []string{addr}}, func() { p.Kill(); start(addr) }}
+	return spine{[]string{"--kafka", addr}, kafkac.Config{Brokers: []string{addr}}, func() { p.Kill(); start(addr) }, false}
 }
 
 // carried brings recordings through bridge, Kafka and lake while Kafka is
@@ -80,16 +83,24 @@ func carried(t *testing.T, bin string, s spine) {
 		Seed: 21, Files: []string{"valve1/0", "valve1/1", "a/0", "b/1"}, Rows: 600,
 	})
 	cells := harness.Cells(t, recordings)
-	args := append([]string{
-		"run", "--roles", "edge,broker,bridge,lake,http", "--replay", "skab:" + recordings, "--filters", "none",
-		"--speed", "80", "--kafka-session", "6s", "--trim-kafka",
-	}, s.flags...)
-	args = append(args, harness.Loopback()...)
-
-	p := harness.Start(t, bin, dir, nil, args...)
+	edge := filepath.Join(t.TempDir(), "edge")
+	centre := func(mqtt string) (*harness.Proc, datadir.Run) {
+		t.Helper()
+		args := append([]string{
+			"run", "--roles", "broker,bridge,lake,http", "--listen-mqtt", mqtt, "--listen-http", "127.0.0.1:0",
+			"--kafka-session", "6s", "--trim-kafka",
+		}, s.flags...)
+		p := harness.Start(t, bin, dir, nil, args...)
+		return p, p.Ready(t, 2*time.Minute)
+	}
+	p, run := centre("127.0.0.1:0")
+	mqtt := run.MQTT
+	// A process of its own, which lives: a replay that is started again begins
+	// with its clock where the recordings begin.
+	e := harness.Start(t, bin, edge, nil, "run", "--roles", "edge", "--mqtt", "tcp://"+mqtt, "--replay", "skab:"+recordings,
+		"--filters", "none", "--speed", "60")
 	moves := func(what string) {
 		t.Helper()
-		run := p.Ready(t, 2*time.Minute)
 		from := harness.Stations(t, run)["bridge.records"]
 		harness.Eventually(t, 2*time.Minute, what, func() bool { return harness.Stations(t, run)["bridge.records"] > from+4 })
 	}
@@ -98,15 +109,19 @@ func carried(t *testing.T, bin string, s spine) {
 	moves("records reach Kafka after it was disturbed")
 	p.Kill()
 
-	p = harness.Start(t, bin, dir, nil, append(args, "--until-drained")...)
-	if code := p.Exit(t, 4*time.Minute); code != 0 {
-		t.Fatalf("exit %d, want 0\n%s", code, p.Stderr())
+	p, _ = centre(mqtt)
+	want := strconv.Itoa(len(cells))
+	harness.Eventually(t, 4*time.Minute, "every reading has arrived", func() bool {
+		rows := harness.CSV(t, bin, dir, `SELECT (SELECT count(*) FROM bronze.readings), (SELECT count(*) FROM silver.readings)`)
+		return rows[0][0] == want && rows[0][1] == want
+	})
+	verify := func() {
+		t.Helper()
+		harness.Verify(t, bin, dir, append([]string{"--edges", edge}, s.flags...)...)
+		harness.Exact(t, bin, dir, cells, nil)
 	}
-	harness.Verify(t, bin, dir, s.flags...)
-	harness.Exact(t, bin, dir, cells, nil)
 
 	// What bronze has, Kafka may forget; a start after that goes on all the same.
-	p = harness.Start(t, bin, dir, nil, args...)
 	admin, err := kafkac.NewAdmin(s.config)
 	if err != nil {
 		t.Fatal(err)
@@ -127,12 +142,21 @@ func carried(t *testing.T, bin string, s spine) {
 		}
 		return len(offsets) > 0
 	})
+	if s.outside {
+		forgets, err := admin.Forgets(t.Context(), record.TopicReadings, record.TopicEvents, record.TopicRaw, record.TopicDeadletter)
+		if err != nil || len(forgets) > 0 {
+			t.Errorf("topics that forget by themselves: %+v, %v", forgets, err)
+		}
+	}
+	e.Kill()
 	p.Kill()
-	harness.Verify(t, bin, dir, s.flags...)
-	harness.Exact(t, bin, dir, cells, nil)
+	verify()
+	p, _ = centre(mqtt)
+	p.Kill()
+	verify()
 
 	// The verbs that look into it say the same.
-	r := harness.Run(t, bin, append([]string{"spine", "status", "--dir", dir, "--output", "json"}, s.flags...)...)
+	r := harness.Run(t, bin, append([]string{"spine", "status", "--dir", dir, "--edges", edge, "--output", "json"}, s.flags...)...)
 	var status backlog.Status
 	if err := json.Unmarshal([]byte(r.Stdout), &status); err != nil || r.Code != 0 {
 		t.Fatalf("spine status: exit %d, %v\n%s", r.Code, err, r.Stderr)
