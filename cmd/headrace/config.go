@@ -17,6 +17,7 @@ type fileConfig struct {
 	Roles    []string `yaml:"roles"`
 	Plant    string   `yaml:"plant"`
 	Replay   string   `yaml:"replay"`
+	Plain    string   `yaml:"plain"`
 	Registry string   `yaml:"registry"`
 	Speed    string   `yaml:"speed"`
 	Filters  string   `yaml:"filters"`
@@ -71,6 +72,7 @@ func loadConfig(r io.Reader) (kong.Resolver, error) {
 		"plant":               c.Plant,
 		"replay":              c.Replay,
 		"registry":            c.Registry,
+		"plain":               c.Plain,
 		"speed":               c.Speed,
 		"filters":             c.Filters,
 		"listen-mqtt":         c.Listen.MQTT,

@@ -16,7 +16,7 @@ import (
 func ranks() map[string]int {
 	return map[string]int{
 		"signal": 0,
-		"record": 1, "sparkplug": 1, "internal": 1, "ui": 1,
+		"record": 1, "sparkplug": 1, "plain": 1, "internal": 1, "ui": 1,
 		"edge": 2, "spine": 2, "lake": 2, "twin": 2,
 		"predict": 3, "plant": 3,
 		"server": 4,

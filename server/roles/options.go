@@ -83,6 +83,9 @@ type Options struct {
 	Kafka []string // outside Kafka (host:port); empty: the spine of this process
 	// Secure says how to speak to those outside.
 	Secure Secure
+	// PlainFile is YAML of rules for MQTT messages that are no Sparkplug; "" reads
+	// site/line/asset/sensor below PlainPrefix.
+	PlainFile string
 	// BridgeGroup names the bridges that share the edge nodes; "" owns all.
 	BridgeGroup string
 	// TrimKafka lets an outside Kafka forget what bronze has committed.
@@ -187,6 +190,14 @@ func (o *Options) Check() error {
 	}
 	if o.Plant != "" {
 		if _, err := plant.Parse(o.Plant); err != nil {
+			return err
+		}
+	}
+	if o.PlainFile != "" {
+		if !o.has(Bridge) {
+			return fmt.Errorf("--plain needs the role bridge, which reads what is no Sparkplug")
+		}
+		if _, err := readPlain(o.PlainFile); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -13,8 +14,10 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/internal/kafkac"
+	"github.com/headrace/headrace/internal/strictyaml"
 	"github.com/headrace/headrace/lake/delta"
 	"github.com/headrace/headrace/lake/pipeline"
+	"github.com/headrace/headrace/plain"
 	"github.com/headrace/headrace/record"
 	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/spine/bridge"
@@ -80,6 +83,28 @@ func (p *process) startBroker(ctx context.Context) error {
 	return nil
 }
 
+// PlainPrefix stands before site/line/asset/sensor unless a file says otherwise.
+const PlainPrefix = "plant"
+
+func readPlain(file string) (*plain.Set, error) {
+	cfg := plain.Config{Prefix: PlainPrefix}
+	if file != "" {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("reading rules for plain MQTT: %w", err)
+		}
+		cfg = plain.Config{}
+		if err := strictyaml.Decode(file, b, &cfg); err != nil {
+			return nil, err
+		}
+	}
+	set, err := plain.New(cfg)
+	if err != nil && file != "" {
+		err = fmt.Errorf("%s: %w", file, err)
+	}
+	return set, err
+}
+
 func (p *process) startBridge(ctx context.Context) error {
 	cfg := p.kafkaConfig("bridge")
 	if err := p.ensureTopics(ctx); err != nil {
@@ -98,7 +123,12 @@ func (p *process) startBridge(ctx context.Context) error {
 	if p.BridgeGroup != "" {
 		share = &bridge.Share{Kafka: p.kafkaConfig("bridges"), Group: "headrace.bridges." + p.BridgeGroup}
 	}
+	mapping, err := readPlain(p.PlainFile)
+	if err != nil {
+		return err
+	}
 	b, err := bridge.New(bridge.Options{
+		Plain:      mapping,
 		Share:      share,
 		MQTT:       p.mqttConfig(),
 		Producer:   producer,

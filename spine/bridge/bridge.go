@@ -20,6 +20,7 @@ import (
 
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/internal/mqttc"
+	"github.com/headrace/headrace/plain"
 	"github.com/headrace/headrace/signal"
 	"github.com/headrace/headrace/sparkplug"
 )
@@ -62,6 +63,8 @@ type Options struct {
 	// RebirthEvery is the least time between two requests for a rebirth of an
 	// edge node.
 	RebirthEvery time.Duration
+	// Plain reads what is no Sparkplug; nil reads none of it.
+	Plain *plain.Set
 	// Share lets this bridge share the edge nodes with others; nil owns all.
 	Share *Share
 	Log   *slog.Logger // warnings; nil is silent
@@ -79,7 +82,8 @@ type Bridge struct {
 	receiving sync.Mutex
 	payload   sparkplug.Payload
 	nodes     map[string]*node
-	shares    *shares // nil owns all
+	sites     map[string]*node // of plain messages
+	shares    *shares          // nil owns all
 	conn      atomic.Pointer[mqttc.Conn]
 
 	mu      sync.Mutex
@@ -116,7 +120,7 @@ func New(opts Options) (*Bridge, error) {
 	b := &Bridge{
 		opts:     opts,
 		clientID: "headrace-bridge-" + uuid.NewString()[:8],
-		nodes:    make(map[string]*node), acks: make(map[ackKey]*signal.Intervals),
+		nodes:    make(map[string]*node), sites: make(map[string]*node), acks: make(map[ackKey]*signal.Intervals),
 		toPublish: make(chan struct{}, 1), toRetry: make(chan struct{}, 1),
 	}
 	if opts.Share != nil {
@@ -212,7 +216,13 @@ func (b *Bridge) session(ctx context.Context) (connected bool, err error) {
 // hello subscribes first, so that nothing that an edge sends upon the state is
 // missed.
 func (b *Bridge) hello(ctx context.Context, conn *mqttc.Conn) error {
-	if err := conn.Subscribe(ctx, map[string]byte{sparkplug.Namespace + "/#": 1}); err != nil {
+	filters := map[string]byte{sparkplug.Namespace + "/#": 1}
+	if b.opts.Plain != nil {
+		for _, f := range b.opts.Plain.Filters() {
+			filters[f] = 1
+		}
+	}
+	if err := conn.Subscribe(ctx, filters); err != nil {
 		return err
 	}
 	return b.sayOnline(ctx, conn)
@@ -428,6 +438,7 @@ type counts struct {
 	needsRebirth, waiting, rebirths      int64
 	gaps, skipped, expired, acks, repeat int64
 	others, takenOver, heldOver, owned   int64
+	plain                                int64
 }
 
 func (b *Bridge) count(add func(*counts)) {
@@ -465,6 +476,7 @@ func (b *Bridge) Counters() []signal.Counter {
 		{"acks", n.acks},
 		{"retries", n.repeat}, // records that Kafka refused and that were produced again
 		{"pending_bytes_now", b.pending},
+		{"plain", n.plain},             // messages that are no Sparkplug and were read
 		{"others", n.others},           // messages of nodes that another bridge owns
 		{"taken_over", n.takenOver},    // of those, worked on because its owner was gone
 		{"held_overflows", n.heldOver}, // of those, given up before their time for want of room

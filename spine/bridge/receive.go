@@ -85,7 +85,7 @@ func (b *Bridge) work(ctx context.Context, m mqttc.Message) {
 	topic, err := sparkplug.ParseTopic(m.Topic)
 	switch {
 	case err != nil:
-		b.deadLetter(ctx, in, m, sparkplug.Topic{}, sparkplug.Result{Reason: err.Error()}, 0)
+		b.takePlain(ctx, in, m, err)
 		return
 	case topic.Type == sparkplug.StateT:
 		b.receiveState(topic, m)

@@ -114,7 +114,8 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 			TLSConfig: opts.TLS,
 			// A redelivery on a live session would break the order.
 			AckWait:       24 * time.Hour,
-			MaxAckPending: 16 << 10,
+			// A client's QoS 1 filters may add up to 65,535; one that ends in # counts twice.
+			MaxAckPending: 4 << 10,
 		},
 	})
 	if err != nil {
