@@ -113,7 +113,7 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 			Host: host, Port: port,
 			TLSConfig: opts.TLS,
 			// A redelivery on a live session would break the order.
-			AckWait:       24 * time.Hour,
+			AckWait: 24 * time.Hour,
 			// A client's QoS 1 filters may add up to 65,535; one that ends in # counts twice.
 			MaxAckPending: 4 << 10,
 		},
