@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"slices"
@@ -119,33 +120,51 @@ func (p *process) simulated() (*feeds, error) {
 	return f, nil
 }
 
-// resumesAt is the earliest of the feeds' starts, those left out that an
-// earlier run has read to the end.
+// resumesAt is the newest time that an earlier run has reached, so that what
+// waits in the outboxes does not lie ahead of the plant's clock; without an
+// earlier run it is the earliest of the feeds' starts.
 func (p *process) resumesAt(f *feeds) (time.Time, error) {
-	var first, last time.Time
+	var first, reached time.Time
 	for _, e := range f.edges {
 		start, err := e.start()
 		if err != nil {
 			return first, err
 		}
-		if start.After(last) {
-			last = start
+		if first.IsZero() || start.Before(first) {
+			first = start
 		}
 		st, err := outbox.ReadState(edge.OutboxDir(p.edgeDir(e.group, e.node)))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return first, fmt.Errorf("edge %s of %s: %w", e.node, e.what, err)
 		}
-		if err == nil && st.SourceEnded {
+		if len(st.Position) == 0 {
 			continue
 		}
-		if first.IsZero() || start.Before(first) {
-			first = start
+		at, err := e.reached(st.Position, p.Log)
+		if err != nil {
+			return first, fmt.Errorf("edge %s of %s: %w", e.node, e.what, err)
+		}
+		if at.After(reached) {
+			reached = at
 		}
 	}
-	if first.IsZero() {
-		return last, nil
+	if reached.After(first) {
+		return reached, nil
 	}
 	return first, nil
+}
+
+// reached is the newest time before a position of the feed's source.
+func (e *feed) reached(position []byte, log *slog.Logger) (time.Time, error) {
+	src, err := e.open(position, log)
+	if err != nil {
+		return time.Time{}, err
+	}
+	var at time.Time
+	if r, ok := src.(source.Resumer); ok {
+		at = r.Reached()
+	}
+	return at, src.Close()
 }
 
 func (p *process) edgeDir(group, node string) string { return p.Dir.Path("edges", group, node) }

@@ -3,13 +3,16 @@ package e2e
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/headrace/headrace/record"
 	"github.com/headrace/headrace/test/harness"
 )
 
@@ -42,7 +45,8 @@ func members(t *testing.T, kafka *kadm.Client) int {
 			return -1
 		}
 		for _, m := range g.Members {
-			if a, ok := m.Assigned.AsConsumer(); ok && len(a.Topics) > 0 {
+			a, ok := m.Assigned.AsConsumer()
+			if ok && slices.ContainsFunc(a.Topics, func(t kmsg.ConsumerMemberAssignmentTopic) bool { return t.Topic == record.TopicReadings }) {
 				n++
 			}
 		}
