@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/headrace/headrace/edge/filter"
@@ -49,8 +50,44 @@ func (a *Agent) intake(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, w.close()) }()
 	p := &packer{a: a, src: src, filter: f, waves: w, streams: map[streamKey]int{}, ended: ended}
 	a.setFigures(src)
-	return p.run(ctx)
+	if _, ok := src.(source.Confirmer); !ok {
+		return p.run(ctx)
+	}
+	p.confirms = make(chan confirmation, maxConfirms)
+	gone := make(chan struct{})
+	var confirming sync.WaitGroup
+	confirming.Go(func() { confirm(p.confirms, gone) })
+	err = p.run(ctx)
+	close(p.confirms)
+	// What the disk does not take now the source delivers again.
+	farewell := time.AfterFunc(time.Second, func() { close(gone) })
+	confirming.Wait()
+	farewell.Stop()
+	return err
 }
+
+// confirm tells the source of commits as they become durable, until none come or
+// the agent is gone.
+func confirm(confirms <-chan confirmation, gone <-chan struct{}) {
+	for c := range confirms {
+		select {
+		case <-c.ticket.Done():
+			if c.ticket.Err() == nil {
+				c.committed()
+			}
+		case <-gone:
+		}
+	}
+}
+
+// confirmation is a commit whose source waits to hear of it; so many may be on
+// their way to the disk.
+type confirmation struct {
+	ticket    *outbox.Ticket
+	committed func()
+}
+
+const maxConfirms = 64
 
 func (a *Agent) setKept(e filter.Error, kept ring.Stats) {
 	a.mu.Lock()
@@ -86,6 +123,7 @@ type packer struct {
 	tally    filter.Tally
 	out      []signal.Reading
 	since    time.Time // of its first reading
+	confirms chan confirmation
 	// due ends when the pack must be committed.
 	due  context.Context //nolint:containedctx // made once a pack, since source and clock are asked for each row
 	stop context.CancelFunc
@@ -157,7 +195,7 @@ func (p *packer) until(ctx context.Context) context.Context {
 	}
 	if p.due == nil {
 		delay := p.a.opt.PackDelay
-		if p.sent == 0 {
+		if p.sent == 0 && p.confirms == nil {
 			delay = max(delay, quietDelay)
 		}
 		p.due, p.stop = context.WithDeadline(ctx, p.since.Add(delay))
@@ -279,8 +317,16 @@ func (p *packer) commitAs(ctx context.Context, ended bool) error {
 			c.Messages = append(c.Messages, m)
 		}
 	}
-	if _, err := p.a.outbox.Begin(ctx, c); err != nil {
+	ticket, err := p.a.outbox.Begin(ctx, c)
+	if err != nil {
 		return err
+	}
+	if src, ok := p.src.(source.Confirmer); ok {
+		select {
+		case p.confirms <- confirmation{ticket, src.Mark()}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	p.ended = ended
 	p.messages, p.seen, p.taken, p.sent, p.bytes, p.tally = nil, nil, 0, 0, 0, filter.Tally{}

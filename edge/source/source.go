@@ -52,6 +52,13 @@ type Resumer interface {
 	Reached() time.Time
 }
 
+// Confirmer is a source that is told what is durable, so that it can let go of it.
+type Confirmer interface {
+	// Mark is called with each commit; the function that it returns is called once,
+	// from another goroutine, when what was taken before is in the outbox.
+	Mark() (committed func())
+}
+
 // The kinds of recordings; a kind is the name of its site too.
 const (
 	SKAB = "skab" // ;-separated CSV files, slow sensors
