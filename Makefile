@@ -23,6 +23,13 @@ up: build ## build, then run every role on loopback over a simulated plant (UP_A
 build: ## build bin/headrace
 	go build -o bin/headrace ./cmd/headrace
 
+build-edge: ## build the edge agent alone, static, for linux on amd64 and arm64
+	@for arch in amd64 arm64; do \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -ldflags "-s -w" -o bin/headrace-edge-linux-$$arch ./cmd/headrace-edge; \
+	  size=$$(stat -c %s bin/headrace-edge-linux-$$arch); echo "bin/headrace-edge-linux-$$arch: $$((size >> 20)) MiB"; \
+	  if [ $$size -gt $$((25 << 20)) ]; then echo "larger than 25 MiB"; exit 1; fi; \
+	done
+
 ##@ Test
 test: programs packages test-unit test-e2e test-interop test-kafka test-brokers test-ui ## run every test there is: unit, end-to-end, interop, Kafka, brokers, page
 
@@ -89,5 +96,5 @@ ui-dev: ## the page against a mock server, for work on the page alone
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: up build test test-unit test-e2e test-interop test-ui race fuzz-smoke test-kafka test-brokers test-spark soak bench \
+.PHONY: up build build-edge test test-unit test-e2e test-interop test-ui race fuzz-smoke test-kafka test-brokers test-spark soak bench \
 	lint fmt docs programs packages ui ui-check ui-dev help

@@ -87,7 +87,8 @@ type Agent struct {
 	meter  *egress.Meter
 
 	mu      sync.Mutex
-	figures []signal.Counter // the source's
+	figures []signal.Counter        // the source's
+	live    func() []signal.Counter // the same as they are now, if it can be asked
 	worst   filter.Error
 	kept    ring.Stats
 
@@ -311,5 +312,8 @@ func (a *Agent) Counters() []signal.Counter {
 	add("ring_unpinned", a.kept.Unpinned)
 	add("ring_bytes_now", a.kept.Bytes)
 	add("ring_pinned_now", a.kept.Pinned)
+	if a.live != nil {
+		return append(out, a.live()...)
+	}
 	return append(out, a.figures...)
 }

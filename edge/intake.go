@@ -50,9 +50,11 @@ func (a *Agent) intake(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, w.close()) }()
 	p := &packer{a: a, src: src, filter: f, waves: w, streams: map[streamKey]int{}, ended: ended}
 	a.setFigures(src)
-	if _, ok := src.(source.Confirmer); !ok {
+	confirmer, ok := src.(source.Confirmer)
+	if !ok {
 		return p.run(ctx)
 	}
+	a.setLive(confirmer.Figures)
 	p.confirms = make(chan confirmation, maxConfirms)
 	gone := make(chan struct{})
 	var confirming sync.WaitGroup
@@ -92,6 +94,13 @@ const maxConfirms = 64
 func (a *Agent) setKept(e filter.Error, kept ring.Stats) {
 	a.mu.Lock()
 	a.worst, a.kept = e, kept
+	a.mu.Unlock()
+}
+
+// setLive has a source asked for its figures whenever the agent is.
+func (a *Agent) setLive(figures func() []signal.Counter) {
+	a.mu.Lock()
+	a.live = figures
 	a.mu.Unlock()
 }
 

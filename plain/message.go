@@ -149,7 +149,7 @@ func document(r *signal.Reading, payload []byte, format timeFormat) error {
 	rescued := map[string]json.RawMessage{}
 	_, hasValue := fields["value"]
 	for name, raw := range fields {
-		ok := true
+		var ok bool
 		switch name {
 		case "value":
 			ok = setValue(r, raw)

@@ -16,7 +16,6 @@ import (
 
 	"github.com/headrace/headrace/edge"
 	"github.com/headrace/headrace/edge/filter"
-	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/edge/source/mqttin"
 	"github.com/headrace/headrace/edge/vibration"
 	"github.com/headrace/headrace/internal/credentials"
@@ -194,7 +193,7 @@ func (c *Config) Options(dir string, clock signal.Clock, getenv func(string) str
 	if err != nil {
 		return o, fmt.Errorf("source.mqtt: %w", err)
 	}
-	var open source.Opener = mqttin.Opener(mqttin.Options{
+	open := mqttin.Opener(mqttin.Options{
 		MQTT: down, ClientID: c.Source.ClientID, Site: c.Edge.Group, Map: c.Map, Clock: clock,
 		SilentAfter: time.Duration(c.Source.SilentAfterSeconds * float64(time.Second)),
 	})

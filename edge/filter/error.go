@@ -9,10 +9,10 @@ import (
 // Error is the largest difference between a value measured and what the far end
 // makes of the values sent, by bands, since units differ.
 type Error struct {
-	Path  signal.Path
-	Unit  string
-	Value float64 // in Unit
-	Bands float64 // Value / the sensor's band; 0 without one
+	Path  signal.Path `json:"path"`
+	Unit  string      `json:"unit"`
+	Value float64     `json:"value"` // in Unit
+	Bands float64     `json:"bands"` // Value / the sensor's band; 0 without one
 }
 
 // Worst is the largest one since the filter was opened.

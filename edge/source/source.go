@@ -57,6 +57,8 @@ type Confirmer interface {
 	// Mark is called with each commit; the function that it returns is called once,
 	// from another goroutine, when what was taken before is in the outbox.
 	Mark() (committed func())
+	// Figures may be asked for from any goroutine.
+	Figures() []signal.Counter
 }
 
 // The kinds of recordings; a kind is the name of its site too.

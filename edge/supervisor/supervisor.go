@@ -83,8 +83,8 @@ type plan struct {
 	text []byte
 }
 
-// goodName is the last good configuration in the edge's directory.
-const goodName = "config.good.yaml"
+// GoodName is the last good configuration in the edge's directory.
+const GoodName = "config.good.yaml"
 
 // New returns a supervisor that does nothing until Run.
 func New(o Options) *Supervisor {
@@ -100,7 +100,7 @@ func New(o Options) *Supervisor {
 	return &Supervisor{opt: o}
 }
 
-func (s *Supervisor) goodFile() string { return filepath.Join(s.opt.Dir, goodName) }
+func (s *Supervisor) goodFile() string { return filepath.Join(s.opt.Dir, GoodName) }
 
 // Run runs the edge until ctx ends. It fails only if there is no configuration
 // that works, now or before.

@@ -68,8 +68,10 @@ type Message struct {
 	Ack func()
 }
 
-// The ends of a connection that this side chose.
+// What an operation or a connection ended with.
 var (
+	// ErrNotSubscribed is what a broker answers to a filter that it does not grant.
+	ErrNotSubscribed = errors.New("the broker refused it")
 	// ErrAborted is the end by [Conn.Abort].
 	ErrAborted = errors.New("MQTT connection aborted")
 	// ErrClosed is the end by [Conn.Close], as operations see it that came too

@@ -80,7 +80,9 @@ func (d *Delivery) complete(err error) {
 
 func start(cfg Config, address string, socket net.Conn, in *bufio.Reader, sessionPresent bool) *Conn {
 	c := &Conn{
-		cfg: cfg, address: address, sessionPresent: sessionPresent,
+		// Some brokers take the identifiers of both sides for one: theirs begin at 1.
+		nextID: 1 << 15,
+		cfg:    cfg, address: address, sessionPresent: sessionPresent,
 		socket: socket, in: in, onMessage: cfg.OnMessage,
 		began:   time.Now(),
 		closing: make(chan struct{}), done: make(chan struct{}), kick: make(chan struct{}, 1),

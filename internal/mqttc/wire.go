@@ -84,7 +84,7 @@ func (c *Conn) Subscribe(ctx context.Context, filters map[string]byte) error {
 	}
 	for i, code := range d.codes {
 		if code > 1 {
-			return fmt.Errorf("subscribing to %s: the broker refused it (0x%02x)", names[i], code)
+			return fmt.Errorf("subscribing to %s: %w (0x%02x)", names[i], ErrNotSubscribed, code)
 		}
 	}
 	return nil

@@ -216,14 +216,21 @@ func (b *Bridge) session(ctx context.Context) (connected bool, err error) {
 // hello subscribes first, so that nothing that an edge sends upon the state is
 // missed.
 func (b *Bridge) hello(ctx context.Context, conn *mqttc.Conn) error {
-	filters := map[string]byte{sparkplug.Namespace + "/#": 1}
+	if err := conn.Subscribe(ctx, map[string]byte{sparkplug.Namespace + "/#": 1}); err != nil {
+		return err
+	}
 	if b.opts.Plain != nil {
 		for _, f := range b.opts.Plain.Filters() {
-			filters[f] = 1
+			err := conn.Subscribe(ctx, map[string]byte{f: 1})
+			if errors.Is(err, mqttc.ErrNotSubscribed) {
+				// Who speaks Sparkplug alone need not give the right to more.
+				b.warn("plain messages of these topics are not read", "filter", f, "cause", err)
+				continue
+			}
+			if err != nil {
+				return err
+			}
 		}
-	}
-	if err := conn.Subscribe(ctx, filters); err != nil {
-		return err
 	}
 	return b.sayOnline(ctx, conn)
 }

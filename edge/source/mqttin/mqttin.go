@@ -19,9 +19,9 @@ import (
 	"github.com/headrace/headrace/signal"
 )
 
-// maxQueued bounds the messages that wait for the edge. Beyond it the connection
-// is given up: what is of QoS 1 comes again, what is of QoS 0 is counted.
-const maxQueued = 16 << 10
+// maxQueued bounds the messages that wait for the edge. Beyond it nothing more is
+// read of the connection, and the broker keeps what it may.
+const maxQueued = 4 << 10
 
 // maxChunk is how many messages are handed on at once.
 const maxChunk = 512
@@ -81,7 +81,7 @@ type subscriber struct {
 	taken   []func() // of those that were taken since the last Mark
 
 	mu     sync.Mutex
-	counts struct{ messages, refused, overflows, connects, connected int64 }
+	counts struct{ messages, refused, connects, connected int64 }
 }
 
 func (s *subscriber) count(change func()) {
@@ -113,9 +113,9 @@ func (s *subscriber) run(ctx context.Context) {
 }
 
 func (s *subscriber) session(ctx context.Context) (connected bool, err error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	heard := make(chan struct{}, 1)
-	var conn *mqttc.Conn
-	ready := make(chan struct{})
 	cfg := s.opt.MQTT
 	cfg.ClientID, cfg.CleanSession = s.opt.ClientID, false
 	cfg.OnMessage = func(m mqttc.Message) {
@@ -123,17 +123,14 @@ func (s *subscriber) session(ctx context.Context) (connected bool, err error) {
 		case heard <- struct{}{}:
 		default:
 		}
-		<-ready // the broker may send before Connect has returned: its session was kept
-		if !s.receive(m) {
-			conn.Abort()
-		}
+		s.receive(ctx, m)
 	}
-	conn, err = mqttc.Connect(ctx, cfg)
-	close(ready)
+	conn, err := mqttc.Connect(ctx, cfg)
 	if err != nil {
 		return false, err
 	}
 	defer func() {
+		stop()
 		conn.Abort()
 		<-conn.Done()
 		s.count(func() { s.counts.connected = 0 })
@@ -165,11 +162,11 @@ func (s *subscriber) session(ctx context.Context) (connected bool, err error) {
 	}
 }
 
-// receive queues a message; false tells that there is no room.
-func (s *subscriber) receive(m mqttc.Message) bool {
+// receive queues a message, and waits for room until the session ends.
+func (s *subscriber) receive(ctx context.Context, m mqttc.Message) {
 	if m.Retained {
 		m.Ack()
-		return true // it comes from another time, which it may not tell
+		return // it comes from another time, which it may not tell
 	}
 	msg, err := s.opt.Map.Read(m.Topic, m.Payload, signal.MicrosOf(s.opt.Clock.Now()))
 	if err == nil {
@@ -181,15 +178,12 @@ func (s *subscriber) receive(m mqttc.Message) bool {
 		s.count(func() { s.counts.refused++ })
 		s.log.Warn("a message of the MQTT source is refused", "topic", m.Topic, "cause", err)
 		m.Ack()
-		return true
+		return
 	}
 	select {
 	case s.queue <- item{msg, m.Ack}:
 		s.count(func() { s.counts.messages++ })
-		return true
-	default:
-		s.count(func() { s.counts.overflows++ })
-		return false
+	case <-ctx.Done():
 	}
 }
 
@@ -248,7 +242,6 @@ func (s *subscriber) Figures() []signal.Counter {
 	return []signal.Counter{
 		{Station: "edge", Name: "source_messages", Value: s.counts.messages},
 		{Station: "edge", Name: "source_refused", Value: s.counts.refused},
-		{Station: "edge", Name: "source_overflows", Value: s.counts.overflows},
 		{Station: "edge", Name: "source_connects", Value: s.counts.connects},
 		{Station: "edge", Name: "source_connected_now", Value: s.counts.connected},
 	}
