@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/headrace/headrace/edge/protofield"
 	"github.com/headrace/headrace/edge/ring"
 	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/edge/vibration"
@@ -44,21 +45,15 @@ func (a *Agent) openWaves(state []byte) (*waves, error) {
 	return w, err
 }
 
-func frozenWaves(state []byte) ([]byte, error) {
-	var out []byte
-	for len(state) > 0 {
-		num, typ, n := protowire.ConsumeTag(state)
-		if n < 0 {
-			return nil, fmt.Errorf("reading the frozen state: %w", protowire.ParseError(n))
+func frozenWaves(state []byte) (out []byte, err error) {
+	err = protofield.Each(state, func(num protowire.Number, _ uint64, b []byte, _ int) error {
+		if num == fieldWaves {
+			out = b
 		}
-		state = state[n:]
-		if n = protowire.ConsumeFieldValue(num, typ, state); n < 0 {
-			return nil, fmt.Errorf("reading the frozen state: %w", protowire.ParseError(n))
-		}
-		if num == fieldWaves && typ == protowire.BytesType {
-			out, _ = protowire.ConsumeBytes(state)
-		}
-		state = state[n:]
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the frozen state: %w", err)
 	}
 	return out, nil
 }

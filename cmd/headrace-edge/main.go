@@ -7,26 +7,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
-)
 
-// The exit codes of every verb.
-const (
-	exitDone  = 0
-	exitFound = 1 // the verb did its work and found something wrong
-	exitUsage = 2 // wrong use, or it cannot start
+	"github.com/headrace/headrace/cmd/internal/verb"
 )
-
-// errFound ends a verb that did its work and has printed what it found wrong.
-var errFound = errors.New("something was found wrong")
 
 // version is set by the release build: -ldflags "-X main.version=1.2.3".
 var version = "0.1.0-dev"
@@ -39,54 +28,21 @@ type cli struct {
 	Version versionCmd `cmd:"" help:"Print the version of this binary."`
 }
 
-// env is what a verb gets from the process.
-type env struct{ stdout, stderr io.Writer }
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := verb.Run(ctx, "headrace-edge", newParser, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
-// run parses args, runs the verb and returns the exit code. An error is one
-// line on stderr.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	exit := -1
-	parser, err := kong.New(new(cli),
+// newParser makes the grammar; the options say what a run of it needs.
+func newParser(options ...kong.Option) (*kong.Kong, error) {
+	return kong.New(new(cli), append([]kong.Option{
 		kong.Name("headrace-edge"),
 		kong.Description("Reads a plant's MQTT broker, filters, and carries what leaves until Kafka has it."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { exit = code }),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(&env{stdout: stdout, stderr: stderr}),
-	)
-	if err != nil {
-		fmt.Fprintln(stderr, "headrace-edge:", err)
-		return exitUsage
-	}
-	if len(args) == 0 {
-		args = []string{"--help"}
-	}
-	k, err := parser.Parse(args)
-	if exit >= 0 { // --help has printed and asked to end
-		return exit
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "headrace-edge: %v; see `headrace-edge --help`\n", err)
-		return exitUsage
-	}
-	switch err := k.Run(); {
-	case err == nil:
-		return exitDone
-	case errors.Is(err, errFound):
-		return exitFound
-	default:
-		fmt.Fprintln(stderr, "headrace-edge:", strings.Join(strings.Fields(err.Error()), " "))
-		return exitUsage
-	}
+	}, options...)...)
 }
 
 type versionCmd struct{}
@@ -95,7 +51,7 @@ type versionCmd struct{}
 func (versionCmd) Help() string { return "Example:\n  headrace-edge version" }
 
 // Run prints the version.
-func (versionCmd) Run(e *env) error {
-	_, err := fmt.Fprintln(e.stdout, "headrace-edge", version)
+func (versionCmd) Run(e *verb.Env) error {
+	_, err := fmt.Fprintln(e.Stdout, "headrace-edge", version)
 	return err
 }

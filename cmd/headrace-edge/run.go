@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/cmd/internal/verb"
 	"github.com/headrace/headrace/edge/supervisor"
 	"github.com/headrace/headrace/signal"
 )
@@ -47,7 +48,7 @@ Example:
 }
 
 // Run runs the edge.
-func (c runCmd) Run(ctx context.Context, e *env) error {
+func (c runCmd) Run(ctx context.Context, e *verb.Env) error {
 	level := slog.LevelWarn
 	if c.Verbose {
 		level = slog.LevelInfo
@@ -59,9 +60,9 @@ func (c runCmd) Run(ctx context.Context, e *env) error {
 	}
 	s := supervisor.New(supervisor.Options{
 		File: c.Config, Dir: c.Dir, Clock: signal.WallClock{}, Getenv: os.Getenv,
-		Log: slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level})),
+		Log: slog.New(slog.NewTextHandler(e.Stderr, &slog.HandlerOptions{Level: level})),
 	})
-	fmt.Fprintf(e.stdout, "headrace-edge %s: by %s, state in %s; Ctrl-C stops it\n", version, c.Config, c.Dir)
+	fmt.Fprintf(e.Stdout, "headrace-edge %s: by %s, state in %s; Ctrl-C stops it\n", version, c.Config, c.Dir)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var telling sync.WaitGroup
@@ -104,7 +105,7 @@ func (statusCmd) Help() string {
 }
 
 // Run prints what the edge said last.
-func (c statusCmd) Run(e *env) error {
+func (c statusCmd) Run(e *verb.Env) error {
 	b, err := os.ReadFile(filepath.Join(c.Dir, statusName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("no edge runs in %s; start it with headrace-edge run", c.Dir)
@@ -117,17 +118,17 @@ func (c statusCmd) Run(e *env) error {
 		return fmt.Errorf("reading the edge's status %s: %w", filepath.Join(c.Dir, statusName), err)
 	}
 	if c.Output == "json" {
-		if err := json.NewEncoder(e.stdout).Encode(st); err != nil {
+		if err := json.NewEncoder(e.Stdout).Encode(st); err != nil {
 			return err
 		}
 	} else {
-		fmt.Fprintf(e.stdout, "%s: configuration %s %s\n", st.Edge, st.Config, st.State)
+		fmt.Fprintf(e.Stdout, "%s: configuration %s %s\n", st.Edge, st.Config, st.State)
 		for _, line := range []string{st.Cause, st.Stalled} {
 			if line != "" {
-				fmt.Fprintln(e.stdout, " ", line)
+				fmt.Fprintln(e.Stdout, " ", line)
 			}
 		}
-		fmt.Fprintf(e.stdout, "  broker %t, bridge %t\n", st.Link, st.Host)
+		fmt.Fprintf(e.Stdout, "  broker %t, bridge %t\n", st.Link, st.Host)
 		var names []string
 		for name, v := range st.Figures {
 			if v != 0 {
@@ -136,11 +137,11 @@ func (c statusCmd) Run(e *env) error {
 		}
 		slices.Sort(names)
 		for _, name := range names {
-			fmt.Fprintf(e.stdout, "  %-24s %d\n", name, st.Figures[name])
+			fmt.Fprintf(e.Stdout, "  %-24s %d\n", name, st.Figures[name])
 		}
 	}
 	if st.State == supervisor.Failed || !st.Link || st.Stalled != "" {
-		return errFound
+		return verb.ErrFound
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/headrace/headrace/cmd/internal/verb"
 	"github.com/headrace/headrace/edge"
 	"github.com/headrace/headrace/edge/config"
 	"github.com/headrace/headrace/edge/egress"
@@ -26,22 +27,22 @@ func (checkCmd) Help() string {
 }
 
 // Run checks the file.
-func (c checkCmd) Run(e *env) error {
+func (c checkCmd) Run(e *verb.Env) error {
 	cfg, err := config.Read(c.File)
 	if err != nil {
 		return err
 	}
 	findings := cfg.Lint()
 	if c.Output == "json" {
-		err = json.NewEncoder(e.stdout).Encode(map[string]any{"config": cfg.Hash(), "findings": append([]string{}, findings...)})
+		err = json.NewEncoder(e.Stdout).Encode(map[string]any{"config": cfg.Hash(), "findings": append([]string{}, findings...)})
 	} else {
-		_, err = fmt.Fprintf(e.stdout, "%s: configuration %s of %s/%s\n", c.File, cfg.Hash(), cfg.Edge.Group, cfg.Edge.Node)
+		_, err = fmt.Fprintf(e.Stdout, "%s: configuration %s of %s/%s\n", c.File, cfg.Hash(), cfg.Edge.Group, cfg.Edge.Node)
 		for _, f := range findings {
-			fmt.Fprintln(e.stdout, " ", f)
+			fmt.Fprintln(e.Stdout, " ", f)
 		}
 	}
 	if err == nil && len(findings) > 0 {
-		err = errFound
+		err = verb.ErrFound
 	}
 	return err
 }
@@ -63,7 +64,7 @@ Example:
 }
 
 // Run tries the file's filters.
-func (c tryCmd) Run(e *env) error {
+func (c tryCmd) Run(e *verb.Env) error {
 	next, err := config.Read(c.File)
 	if err != nil {
 		return err
@@ -81,16 +82,16 @@ func (c tryCmd) Run(e *env) error {
 		return err
 	}
 	if c.Output == "json" {
-		return json.NewEncoder(e.stdout).Encode(map[string]any{"samples": samples, "last": c.Last.String(), "today": results[0], "tried": results[1]})
+		return json.NewEncoder(e.Stdout).Encode(map[string]any{"samples": samples, "last": c.Last.String(), "today": results[0], "tried": results[1]})
 	}
-	fmt.Fprintf(e.stdout, "%d samples of the last %s\n%-10s %-8s %10s %10s %12s %8s\n", samples, c.Last, "", "class", "kept", "added", "bytes", "missed")
+	fmt.Fprintf(e.Stdout, "%d samples of the last %s\n%-10s %-8s %10s %10s %12s %8s\n", samples, c.Last, "", "class", "kept", "added", "bytes", "missed")
 	for i, name := range []string{"today", "tried"} {
 		for _, class := range egress.Classes() {
 			if f, ok := results[i].Classes[class]; ok {
-				fmt.Fprintf(e.stdout, "%-10s %-8s %10d %10d %12d %8d\n", name, class, f.Kept, f.Added, f.Bytes, f.Missed)
+				fmt.Fprintf(e.Stdout, "%-10s %-8s %10d %10d %12d %8d\n", name, class, f.Kept, f.Added, f.Bytes, f.Missed)
 			}
 		}
-		fmt.Fprintf(e.stdout, "%-10s largest error %s\n", name, worst(results[i].Worst))
+		fmt.Fprintf(e.Stdout, "%-10s largest error %s\n", name, worst(results[i].Worst))
 	}
 	return nil
 }

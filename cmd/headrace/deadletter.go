@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/headrace/headrace/cmd/internal/verb"
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/internal/mqttc"
 	"github.com/headrace/headrace/server/datadir"
@@ -48,7 +49,7 @@ Examples:
 }
 
 // Run lists the letters.
-func (c deadletterListCmd) Run(ctx context.Context, e *env) (err error) {
+func (c deadletterListCmd) Run(ctx context.Context, e *verb.Env) (err error) {
 	s, err := openSpine(c.Dir, c.kafkaFlags)
 	if err != nil {
 		return err
@@ -68,9 +69,9 @@ func (c deadletterListCmd) Run(ctx context.Context, e *env) (err error) {
 		}
 	}
 	if c.Output == "json" {
-		err = json.NewEncoder(e.stdout).Encode(letters)
+		err = json.NewEncoder(e.Stdout).Encode(letters)
 	} else {
-		out := tabwriter.NewWriter(e.stdout, 0, 4, 2, ' ', 0)
+		out := tabwriter.NewWriter(e.Stdout, 0, 4, 2, ' ', 0)
 		fmt.Fprintln(out, "letter\ttime\tbytes\ttopic\treason")
 		for _, l := range letters {
 			reason := l.Reason
@@ -83,7 +84,7 @@ func (c deadletterListCmd) Run(ctx context.Context, e *env) (err error) {
 		err = out.Flush()
 	}
 	if err == nil && open > 0 {
-		return errFound
+		return verb.ErrFound
 	}
 	return err
 }
@@ -102,7 +103,7 @@ func (deadletterShowCmd) Help() string {
 const maxLetter = 16 << 20
 
 // Run shows the letter.
-func (c deadletterShowCmd) Run(ctx context.Context, e *env) (err error) {
+func (c deadletterShowCmd) Run(ctx context.Context, e *verb.Env) (err error) {
 	s, err := openSpine(c.Dir, c.kafkaFlags)
 	if err != nil {
 		return err
@@ -114,13 +115,13 @@ func (c deadletterShowCmd) Run(ctx context.Context, e *env) (err error) {
 	}
 	l := letters[0]
 	if c.Output == "json" {
-		return json.NewEncoder(e.stdout).Encode(struct {
+		return json.NewEncoder(e.Stdout).Encode(struct {
 			deadletter.Letter
 			Refusal string `json:"refusal,omitempty"` // why it cannot be retried
 			Value   []byte `json:"value"`             // base64
 		}{l, l.Refusal(), l.Value()})
 	}
-	out := tabwriter.NewWriter(e.stdout, 0, 4, 2, ' ', 0)
+	out := tabwriter.NewWriter(e.Stdout, 0, 4, 2, ' ', 0)
 	for _, f := range [][2]string{
 		{"letter", l.ID()},
 		{"time", l.Time.Format(time.RFC3339Nano)},
@@ -139,7 +140,7 @@ func (c deadletterShowCmd) Run(ctx context.Context, e *env) (err error) {
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.stdout, "%d bytes\n%q\n", len(l.Value()), l.Value())
+	_, err = fmt.Fprintf(e.Stdout, "%d bytes\n%q\n", len(l.Value()), l.Value())
 	return err
 }
 
@@ -202,7 +203,7 @@ type outcome struct {
 }
 
 // Run sends the letters.
-func (c deadletterRetryCmd) Run(ctx context.Context, e *env) (err error) {
+func (c deadletterRetryCmd) Run(ctx context.Context, e *verb.Env) (err error) {
 	if c.All == (len(c.Letters) > 0) {
 		return errors.New("name the letters to retry, or give --all")
 	}
@@ -246,19 +247,19 @@ func (c deadletterRetryCmd) Run(ctx context.Context, e *env) (err error) {
 		outcomes = append(outcomes, o)
 	}
 	if c.Output == "json" {
-		err = json.NewEncoder(e.stdout).Encode(outcomes)
+		err = json.NewEncoder(e.Stdout).Encode(outcomes)
 	} else {
 		for _, o := range outcomes {
 			said := "sent again and closed"
 			if !o.Sent {
 				said = o.Reason
 			}
-			fmt.Fprintf(e.stdout, "%s  %s\n", o.Letter, said)
+			fmt.Fprintf(e.Stdout, "%s  %s\n", o.Letter, said)
 		}
-		fmt.Fprintf(e.stdout, "%d letters\n", len(outcomes))
+		fmt.Fprintf(e.Stdout, "%d letters\n", len(outcomes))
 	}
 	if err == nil && failed {
-		return errFound
+		return verb.ErrFound
 	}
 	return err
 }

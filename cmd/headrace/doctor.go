@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/headrace/headrace/cmd/internal/verb"
 	"github.com/headrace/headrace/internal/freespace"
 	"github.com/headrace/headrace/server/datadir"
 )
@@ -44,14 +45,14 @@ func (doctorCmd) Help() string {
 }
 
 // Run makes the checks and prints them.
-func (c doctorCmd) Run(e *env) error {
+func (c doctorCmd) Run(e *verb.Env) error {
 	findings := c.examine()
 	bad := false
 	for _, f := range findings {
 		bad = bad || !f.OK
 	}
 	if c.Output == "json" {
-		if err := json.NewEncoder(e.stdout).Encode(map[string]any{"ok": !bad, "checks": findings}); err != nil {
+		if err := json.NewEncoder(e.Stdout).Encode(map[string]any{"ok": !bad, "checks": findings}); err != nil {
 			return err
 		}
 	} else {
@@ -60,14 +61,14 @@ func (c doctorCmd) Run(e *env) error {
 			if !f.OK {
 				mark = "BAD "
 			}
-			fmt.Fprintf(e.stdout, "%s %-12s %s\n", mark, f.Check, f.Found)
+			fmt.Fprintf(e.Stdout, "%s %-12s %s\n", mark, f.Check, f.Found)
 			if f.Remedy != "" {
-				fmt.Fprintf(e.stdout, "     %-12s → %s\n", "", f.Remedy)
+				fmt.Fprintf(e.Stdout, "     %-12s → %s\n", "", f.Remedy)
 			}
 		}
 	}
 	if bad {
-		return errFound
+		return verb.ErrFound
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/headrace/headrace/cmd/internal/verb"
 	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/server/ledger"
 )
@@ -51,7 +52,7 @@ const (
 )
 
 // Run prints the ledger.
-func (c ledgerVerifyCmd) Run(ctx context.Context, e *env) error {
+func (c ledgerVerifyCmd) Run(ctx context.Context, e *verb.Env) error {
 	if err := datadir.Check(c.Dir); err != nil {
 		return err
 	}
@@ -60,14 +61,14 @@ func (c ledgerVerifyCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	if c.Output == "json" {
-		enc := json.NewEncoder(e.stdout)
+		enc := json.NewEncoder(e.Stdout)
 		enc.SetIndent("", " ")
 		err = enc.Encode(report)
 	} else {
-		err = printLedger(e.stdout, report)
+		err = printLedger(e.Stdout, report)
 	}
 	if err == nil && !report.OK {
-		return errFound
+		return verb.ErrFound
 	}
 	return err
 }

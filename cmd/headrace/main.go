@@ -7,26 +7,15 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
-)
 
-// The exit codes of every verb.
-const (
-	exitDone  = 0
-	exitFound = 1 // the verb did its work and found something wrong
-	exitUsage = 2 // wrong use, or it cannot start
+	"github.com/headrace/headrace/cmd/internal/verb"
 )
-
-// errFound ends a verb that did its work and has printed what it found wrong.
-var errFound = errors.New("something was found wrong")
 
 // cli is the grammar of the command line.
 type cli struct {
@@ -38,12 +27,6 @@ type cli struct {
 	SQL        sqlCmd        `cmd:"" name:"sql" help:"Query the tables of a data directory."`
 	Doctor     doctorCmd     `cmd:"" help:"Check this machine: ports, disk, clock, file limits."`
 	Version    versionCmd    `cmd:"" help:"Print the version of this binary."`
-}
-
-// env is what a verb gets from the process.
-type env struct {
-	stdout io.Writer
-	stderr io.Writer
 }
 
 func main() {
@@ -64,39 +47,7 @@ func newParser(options ...kong.Option) (*kong.Kong, error) {
 	}, options...)...)
 }
 
-// run parses args, runs the verb and returns the exit code. An error is one
-// line on stderr.
+// run runs the verb of args and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	exit := -1
-	parser, err := newParser(
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { exit = code }),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(&env{stdout: stdout, stderr: stderr}),
-	)
-	if err != nil {
-		fmt.Fprintln(stderr, "headrace:", err)
-		return exitUsage
-	}
-	if len(args) == 0 {
-		args = []string{"--help"}
-	}
-	k, err := parser.Parse(args)
-	if exit >= 0 { // --help has printed and asked to end
-		return exit
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "headrace: %v; see `headrace --help`\n", err)
-		return exitUsage
-	}
-	switch err := k.Run(); {
-	case err == nil:
-		return exitDone
-	case errors.Is(err, errFound):
-		return exitFound
-	default:
-		// One line, whatever an engine's message looks like.
-		fmt.Fprintln(stderr, "headrace:", strings.Join(strings.Fields(err.Error()), " "))
-		return exitUsage
-	}
+	return verb.Run(ctx, "headrace", newParser, args, stdout, stderr)
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/headrace/headrace/cmd/internal/verb"
 )
 
 func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
@@ -17,13 +19,13 @@ func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
 }
 
 func TestHelpShowsAnExample(t *testing.T) {
-	for _, verb := range []string{"up", "run", "ledger verify", "sql", "doctor", "version"} {
-		code, out, _ := call(t, append(strings.Fields(verb), "--help")...)
-		if code != exitDone || !strings.Contains(out, "Example") || !strings.Contains(out, "headrace "+verb) {
-			t.Errorf("headrace %s --help: exit %d\n%s", verb, code, out)
+	for _, name := range []string{"up", "run", "ledger verify", "sql", "doctor", "version"} {
+		code, out, _ := call(t, append(strings.Fields(name), "--help")...)
+		if code != verb.Done || !strings.Contains(out, "Example") || !strings.Contains(out, "headrace "+name) {
+			t.Errorf("headrace %s --help: exit %d\n%s", name, code, out)
 		}
 	}
-	if code, out, _ := call(t); code != exitDone || !strings.Contains(out, "ledger") {
+	if code, out, _ := call(t); code != verb.Done || !strings.Contains(out, "ledger") {
 		t.Errorf("headrace: exit %d\n%s", code, out)
 	}
 }
@@ -71,7 +73,7 @@ func TestWrongUseIsOneLineAndExitTwo(t *testing.T) {
 		{[]string{"sql", "SELECT 1", "--dir", dir}, "--dir"},
 	} {
 		code, out, errs := call(t, c.args...)
-		if code != exitUsage || !strings.Contains(errs, c.want) || strings.Count(errs, "\n") != 1 {
+		if code != verb.Usage || !strings.Contains(errs, c.want) || strings.Count(errs, "\n") != 1 {
 			t.Errorf("headrace %s: exit %d, stderr %q, want one line with %q\n%s", strings.Join(c.args, " "), code, errs, c.want, out)
 		}
 	}
@@ -80,7 +82,7 @@ func TestWrongUseIsOneLineAndExitTwo(t *testing.T) {
 func TestVersionAsJSON(t *testing.T) {
 	code, out, _ := call(t, "version", "--output", "json")
 	var v struct{ Version, Go string }
-	if err := json.Unmarshal([]byte(out), &v); code != exitDone || err != nil || v.Version != version || v.Go == "" {
+	if err := json.Unmarshal([]byte(out), &v); code != verb.Done || err != nil || v.Version != version || v.Go == "" {
 		t.Errorf("exit %d, %v, %s", code, err, out)
 	}
 }
@@ -92,7 +94,7 @@ func TestDoctor(t *testing.T) {
 		OK     bool
 		Checks []finding
 	}
-	if err := json.Unmarshal([]byte(out), &v); err != nil || code == exitUsage || v.OK != (code == exitDone) {
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code == verb.Usage || v.OK != (code == verb.Done) {
 		t.Fatalf("exit %d, %v\n%s%s", code, err, out, errs)
 	}
 	seen := map[string]finding{}
@@ -113,7 +115,7 @@ func TestDoctor(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, _ = call(t, append([]string{"doctor", "--dir", foreign}, free...)...)
-	if code != exitFound || !strings.Contains(out, "BAD  directory") {
+	if code != verb.Found || !strings.Contains(out, "BAD  directory") {
 		t.Errorf("foreign directory: exit %d\n%s", code, out)
 	}
 }

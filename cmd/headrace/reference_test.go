@@ -11,6 +11,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/headrace/headrace/cmd/internal/verb"
 )
 
 var update = flag.Bool("update", false, "write docs/reference anew")
@@ -57,7 +59,7 @@ func TestReferenceOfTheCommandLine(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# The command line\n\nGenerated from `cmd/headrace`. Every verb takes `--help`.\n\n" +
 		"| exit code | |\n| --- | --- |\n" +
-		fmt.Sprintf("| %d | done |\n| %d | done, and something was found wrong |\n| %d | wrong use, or it cannot start; one line on standard error says why and what helps |\n", exitDone, exitFound, exitUsage))
+		fmt.Sprintf("| %d | done |\n| %d | done, and something was found wrong |\n| %d | wrong use, or it cannot start; one line on standard error says why and what helps |\n", verb.Done, verb.Found, verb.Usage))
 	for _, verb := range app.Leaves(true) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", strings.TrimSpace(verb.FullPath()), verb.Help)
 		if len(verb.Positional) > 0 {

@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/headrace/headrace/cmd/internal/verb"
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/record"
 	"github.com/headrace/headrace/server/backlog"
@@ -42,7 +43,7 @@ Examples:
 }
 
 // Run prints the status.
-func (c spineStatusCmd) Run(ctx context.Context, e *env) (err error) {
+func (c spineStatusCmd) Run(ctx context.Context, e *verb.Env) (err error) {
 	s, err := openSpine(c.Dir, c.kafkaFlags)
 	if err != nil {
 		return err
@@ -63,11 +64,11 @@ func (c spineStatusCmd) Run(ctx context.Context, e *env) (err error) {
 		return err
 	}
 	if c.Output == "json" {
-		enc := json.NewEncoder(e.stdout)
+		enc := json.NewEncoder(e.Stdout)
 		enc.SetIndent("", " ")
 		return enc.Encode(status)
 	}
-	return printStatus(e.stdout, status)
+	return printStatus(e.Stdout, status)
 }
 
 func printStatus(w io.Writer, s backlog.Status) error {
@@ -135,7 +136,7 @@ type line struct {
 }
 
 // Run prints the readings.
-func (c spineTailCmd) Run(ctx context.Context, e *env) (err error) {
+func (c spineTailCmd) Run(ctx context.Context, e *verb.Env) (err error) {
 	from, err := c.from(time.Now())
 	if err != nil {
 		return err
@@ -171,7 +172,7 @@ func (c spineTailCmd) Run(ctx context.Context, e *env) (err error) {
 			ranges = append(ranges, kafkac.Range{TopicPartition: tp, Start: max(next[tp], bounds[tp].Start), End: end})
 			next[tp] = max(next[tp], end)
 		}
-		if err := kafkac.Read(ctx, s.config, ranges, func(r kafkac.Record) error { return c.print(e.stdout, r, from) }); err != nil {
+		if err := kafkac.Read(ctx, s.config, ranges, func(r kafkac.Record) error { return c.print(e.Stdout, r, from) }); err != nil {
 			return stopped(ctx, err)
 		}
 		if !c.Follow {

@@ -15,6 +15,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/headrace/headrace/cmd/internal/verb"
 	"github.com/headrace/headrace/internal/duck"
 	"github.com/headrace/headrace/lake/catalog"
 	"github.com/headrace/headrace/server/datadir"
@@ -41,7 +42,7 @@ Examples:
 }
 
 // Run runs the query and prints its rows.
-func (c sqlCmd) Run(ctx context.Context, e *env) error {
+func (c sqlCmd) Run(ctx context.Context, e *verb.Env) error {
 	if err := datadir.Check(c.Dir); err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (c sqlCmd) Run(ctx context.Context, e *env) error {
 	return errors.Join(err, session.Close(), db.Close())
 }
 
-func (c sqlCmd) query(ctx context.Context, e *env, lake string, session *duck.Session) error {
+func (c sqlCmd) query(ctx context.Context, e *verb.Env, lake string, session *duck.Session) error {
 	if err := mountLake(ctx, lake, session); err != nil {
 		return err
 	}
@@ -78,11 +79,11 @@ func (c sqlCmd) query(ctx context.Context, e *env, lake string, session *duck.Se
 	defer rows.Close()
 	switch c.Output {
 	case "json":
-		err = writeJSON(e.stdout, rows)
+		err = writeJSON(e.Stdout, rows)
 	case "csv":
-		err = writeCSV(e.stdout, rows)
+		err = writeCSV(e.Stdout, rows)
 	default:
-		err = writeTable(e.stdout, rows)
+		err = writeTable(e.Stdout, rows)
 	}
 	if err != nil {
 		return fmt.Errorf("reading the answer: %w", err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/headrace/headrace/cmd/internal/verb"
 	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/server/roles"
 )
@@ -62,7 +63,7 @@ Examples:
 }
 
 // Run runs every role until Ctrl-C or until the source has drained.
-func (c upCmd) Run(ctx context.Context, e *env) error {
+func (c upCmd) Run(ctx context.Context, e *verb.Env) error {
 	if c.Plant == "" && c.Replay == "" {
 		c.Plant = defaultPlant
 	}
@@ -91,7 +92,7 @@ func (runCmd) Help() string {
 }
 
 // Run runs the chosen roles.
-func (c runCmd) Run(ctx context.Context, e *env) error {
+func (c runCmd) Run(ctx context.Context, e *verb.Env) error {
 	rs, err := roles.Parse(c.Roles)
 	if err != nil {
 		return err
@@ -109,7 +110,7 @@ func (c runCmd) Run(ctx context.Context, e *env) error {
 	})
 }
 
-func (c common) start(ctx context.Context, e *env, o roles.Options) (err error) {
+func (c common) start(ctx context.Context, e *verb.Env, o roles.Options) (err error) {
 	o.Speed, err = parseSpeed(c.Speed)
 	if err != nil {
 		return err
@@ -118,7 +119,7 @@ func (c common) start(ctx context.Context, e *env, o roles.Options) (err error) 
 	if c.Verbose {
 		level = slog.LevelInfo
 	}
-	o.Log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
+	o.Log = slog.New(slog.NewTextHandler(e.Stderr, &slog.HandlerOptions{Level: level}))
 	o.ListenMQTT, o.ListenKafka, o.ListenHTTP = c.ListenMQTT, c.ListenKafka, c.ListenHTTP
 	o.AdvertiseKafka, o.Replay, o.Filters, o.UntilDrained = c.AdvertiseKafka, c.Replay, c.Filters, c.UntilDrained
 	o.RegistryFile, o.PlainFile = c.Registry, c.Plain
@@ -166,9 +167,9 @@ func parseSpeed(s string) (float64, error) {
 }
 
 // announce says once what the process does and where its page is.
-func (c common) announce(e *env, o roles.Options, r datadir.Run) {
+func (c common) announce(e *verb.Env, o roles.Options, r datadir.Run) {
 	if c.Output == "json" {
-		_ = json.NewEncoder(e.stdout).Encode(map[string]any{"ready": true, "run": r})
+		_ = json.NewEncoder(e.Stdout).Encode(map[string]any{"ready": true, "run": r})
 		return
 	}
 	var b strings.Builder
@@ -198,12 +199,12 @@ func (c common) announce(e *env, o roles.Options, r datadir.Run) {
 	} else {
 		b.WriteString("Ctrl-C stops it\n")
 	}
-	fmt.Fprint(e.stdout, b.String())
+	fmt.Fprint(e.Stdout, b.String())
 }
 
-func (c common) conclude(e *env, s roles.Summary, took time.Duration) error {
+func (c common) conclude(e *verb.Env, s roles.Summary, took time.Duration) error {
 	if c.Output == "json" {
-		return json.NewEncoder(e.stdout).Encode(map[string]any{
+		return json.NewEncoder(e.Stdout).Encode(map[string]any{
 			"drained": s.Drained, "seconds": took.Seconds(), "counters": s.Counters,
 		})
 	}
@@ -211,10 +212,10 @@ func (c common) conclude(e *env, s roles.Summary, took time.Duration) error {
 	if s.Drained {
 		what = "drained: every reading is where it ends"
 	}
-	fmt.Fprintf(e.stdout, "%s (%s)\n", what, took.Round(100*time.Millisecond))
+	fmt.Fprintf(e.Stdout, "%s (%s)\n", what, took.Round(100*time.Millisecond))
 	for _, counter := range s.Counters {
 		if counter.Value != 0 {
-			fmt.Fprintf(e.stdout, "  %-8s %-24s %d\n", counter.Station, counter.Name, counter.Value)
+			fmt.Fprintf(e.Stdout, "  %-8s %-24s %d\n", counter.Station, counter.Name, counter.Value)
 		}
 	}
 	return nil

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/headrace/headrace/cmd/internal/verb"
 )
 
 // version is set by the release build: -ldflags "-X main.version=1.2.3".
@@ -18,7 +20,7 @@ type versionCmd struct {
 func (versionCmd) Help() string { return "Example:\n  headrace version --output json" }
 
 // Run prints the version.
-func (c versionCmd) Run(e *env) error {
+func (c versionCmd) Run(e *verb.Env) error {
 	v := struct {
 		Version string `json:"version"`
 		Commit  string `json:"commit,omitempty"`
@@ -34,8 +36,8 @@ func (c versionCmd) Run(e *env) error {
 		}
 	}
 	if c.Output == "json" {
-		return json.NewEncoder(e.stdout).Encode(v)
+		return json.NewEncoder(e.Stdout).Encode(v)
 	}
-	_, err := fmt.Fprintf(e.stdout, "headrace %s (%s, %s/%s)\n", v.Version, v.Go, v.OS, v.Arch)
+	_, err := fmt.Fprintf(e.Stdout, "headrace %s (%s, %s/%s)\n", v.Version, v.Go, v.OS, v.Arch)
 	return err
 }

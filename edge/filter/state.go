@@ -2,13 +2,13 @@ package filter
 
 import (
 	"cmp"
-	"errors"
 	"maps"
 	"math"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/headrace/headrace/edge/protofield"
 	"github.com/headrace/headrace/signal"
 )
 
@@ -60,7 +60,7 @@ func appendNumber(b []byte, num protowire.Number, v uint64) []byte {
 
 func (f *Filter) restore(p []byte) error {
 	other := false
-	return fields(p, func(num protowire.Number, _ uint64, b []byte) error {
+	return protofield.Each(p, func(num protowire.Number, _ uint64, b []byte, _ int) error {
 		switch num {
 		case 1:
 			other = string(b) != f.set.hash
@@ -79,7 +79,7 @@ func (f *Filter) restoreOne(p []byte) error {
 	l := &last{}
 	prev := &l.prev
 	var d door
-	err := fields(p, func(num protowire.Number, u uint64, b []byte) error {
+	err := protofield.Each(p, func(num protowire.Number, u uint64, b []byte, _ int) error {
 		r := &l.sent
 		switch num {
 		case 1:
@@ -137,33 +137,5 @@ func (f *Filter) restoreOne(p []byte) error {
 		l.door.low, l.door.high, l.door.open = d.low, d.high, d.open
 	}
 	f.paths[sensor{path.Asset(), path.Sensor()}] = l
-	return nil
-}
-
-func fields(p []byte, visit func(num protowire.Number, u uint64, b []byte) error) error {
-	for len(p) > 0 {
-		num, typ, n := protowire.ConsumeTag(p)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		p = p[n:]
-		var u uint64
-		var b []byte
-		switch typ {
-		case protowire.Fixed64Type:
-			u, n = protowire.ConsumeFixed64(p)
-		case protowire.BytesType:
-			b, n = protowire.ConsumeBytes(p)
-		default:
-			return errors.New("unexpected field")
-		}
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		p = p[n:]
-		if err := visit(num, u, b); err != nil {
-			return err
-		}
-	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/headrace/headrace/edge/protofield"
 	"github.com/headrace/headrace/signal"
 )
 
@@ -157,41 +158,10 @@ func appendGroup(dst []byte, g *group) []byte {
 	return dst
 }
 
-// fields calls visit for each field of one Protobuf message; at is the place
-// of a bytes field's content in p.
-func fields(p []byte, visit func(num protowire.Number, u uint64, b []byte, at int) error) error {
-	all := len(p)
-	for len(p) > 0 {
-		num, typ, n := protowire.ConsumeTag(p)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		p = p[n:]
-		var u uint64
-		var b []byte
-		switch typ {
-		case protowire.VarintType:
-			u, n = protowire.ConsumeVarint(p)
-		case protowire.BytesType:
-			b, n = protowire.ConsumeBytes(p)
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, p)
-		}
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		p = p[n:]
-		if err := visit(num, u, b, all-len(p)-len(b)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // parseGroup reads a payload; what it returns shares the payload's memory.
 func parseGroup(p []byte) (*group, error) {
 	g := &group{}
-	err := fields(p, func(num protowire.Number, u uint64, b []byte, at int) (err error) {
+	err := protofield.Each(p, func(num protowire.Number, u uint64, b []byte, at int) (err error) {
 		switch num {
 		case 1:
 			g.format = u
@@ -219,7 +189,7 @@ func parseGroup(p []byte) (*group, error) {
 }
 
 func parseMessage(p []byte, at int) (m frozen, err error) {
-	err = fields(p, func(num protowire.Number, u uint64, b []byte, inner int) error {
+	err = protofield.Each(p, func(num protowire.Number, u uint64, b []byte, inner int) error {
 		switch num {
 		case 1:
 			m.stream = signal.Stream(b)
@@ -242,7 +212,7 @@ func parseMessage(p []byte, at int) (m frozen, err error) {
 
 func parseState(p []byte) (*state, error) {
 	s := &state{}
-	err := fields(p, func(num protowire.Number, u uint64, b []byte, _ int) error {
+	err := protofield.Each(p, func(num protowire.Number, u uint64, b []byte, _ int) error {
 		switch num {
 		case 1:
 			s.position = append([]byte(nil), b...)
@@ -256,7 +226,7 @@ func parseState(p []byte) (*state, error) {
 			s.counters = countersOf(v)
 		case 4:
 			var pr Progress
-			err := fields(b, func(num protowire.Number, u uint64, b []byte, _ int) error {
+			err := protofield.Each(b, func(num protowire.Number, u uint64, b []byte, _ int) error {
 				switch num {
 				case 1:
 					pr.Stream = signal.Stream(b)
@@ -278,7 +248,7 @@ func parseState(p []byte) (*state, error) {
 }
 
 func parseAck(p []byte) (a ack, err error) {
-	err = fields(p, func(num protowire.Number, _ uint64, b []byte, _ int) error {
+	err = protofield.Each(p, func(num protowire.Number, _ uint64, b []byte, _ int) error {
 		switch num {
 		case 1:
 			a.boot = string(b)

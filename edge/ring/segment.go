@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/headrace/headrace/edge/protofield"
 	"github.com/headrace/headrace/signal"
 )
 
@@ -91,38 +92,11 @@ func appendVarint(b []byte, num protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
 }
 
-// fields calls visit with the fields of p; unknown types of field are passed over.
-func fields(p []byte, visit func(num protowire.Number, u uint64, b []byte)) error {
-	for len(p) > 0 {
-		num, typ, n := protowire.ConsumeTag(p)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		p = p[n:]
-		var u uint64
-		var b []byte
-		switch typ {
-		case protowire.VarintType:
-			u, n = protowire.ConsumeVarint(p)
-		case protowire.BytesType:
-			b, n = protowire.ConsumeBytes(p)
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, p)
-		}
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		p = p[n:]
-		visit(num, u, b)
-	}
-	return nil
-}
-
 // describe reads what an index needs of a record.
 func describe(k kind, at int, payload []byte) (e entry, data []byte, err error) {
 	e.kind, e.at = k, at
 	hasTo := false
-	err = fields(payload, func(num protowire.Number, u uint64, b []byte) {
+	err = protofield.Each(payload, func(num protowire.Number, u uint64, b []byte, _ int) error {
 		switch num {
 		case fieldPath:
 			e.path = signal.Path(b)
@@ -135,6 +109,7 @@ func describe(k kind, at int, payload []byte) (e entry, data []byte, err error) 
 		case fieldData:
 			data = b
 		}
+		return nil
 	})
 	if !hasTo {
 		e.to = e.from
@@ -185,10 +160,9 @@ func readIndex(f io.ReaderAt, size int64) ([]entry, error) {
 		return nil, errDamaged
 	}
 	var entries []entry
-	bad := false
-	err := fields(payload, func(_ protowire.Number, _ uint64, b []byte) {
+	err := protofield.Each(payload, func(_ protowire.Number, _ uint64, b []byte, _ int) error {
 		var e entry
-		err := fields(b, func(num protowire.Number, u uint64, b []byte) {
+		err := protofield.Each(b, func(num protowire.Number, u uint64, b []byte, _ int) error {
 			switch num {
 			case fieldKind:
 				e.kind = kind(u)
@@ -203,11 +177,15 @@ func readIndex(f io.ReaderAt, size int64) ([]entry, error) {
 			case fieldNumber:
 				e.number = u
 			}
+			return nil
 		})
-		bad = bad || err != nil || e.at < 0 || int64(e.at) > at
+		if err != nil || e.at < 0 || int64(e.at) > at {
+			return errDamaged
+		}
 		entries = append(entries, e)
+		return nil
 	})
-	if err != nil || bad {
+	if err != nil {
 		return nil, errDamaged
 	}
 	return entries, nil

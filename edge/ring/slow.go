@@ -11,6 +11,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/headrace/headrace/edge/protofield"
 	"github.com/headrace/headrace/signal"
 )
 
@@ -231,11 +232,10 @@ func readRuns(c *codec, asset signal.Asset, data []byte) (map[sensorKey]*run, er
 		return nil, err
 	}
 	out := map[sensorKey]*run{}
-	bad := false
-	err = fields(raw, func(_ protowire.Number, _ uint64, b []byte) {
+	err = protofield.Each(raw, func(_ protowire.Number, _ uint64, b []byte, _ int) error {
 		k := sensorKey{asset: asset}
 		r := &run{}
-		err := fields(b, func(num protowire.Number, u uint64, b []byte) {
+		err := protofield.Each(b, func(num protowire.Number, u uint64, b []byte, _ int) error {
 			switch num {
 			case runSensor:
 				k.sensor = string(b)
@@ -252,11 +252,12 @@ func readRuns(c *codec, asset signal.Asset, data []byte) (map[sensorKey]*run, er
 			case runMetas:
 				r.metas = slices.Clone(b)
 			}
+			return nil
 		})
-		bad = bad || err != nil
 		out[k] = r
+		return err
 	})
-	if err != nil || bad {
+	if err != nil {
 		return nil, fmt.Errorf("reading samples of %s: %w", asset, errDamaged)
 	}
 	return out, nil
