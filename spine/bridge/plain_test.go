@@ -5,9 +5,11 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/headrace/headrace/internal/mqttc"
 	"github.com/headrace/headrace/plain"
 	"github.com/headrace/headrace/record"
 	"github.com/headrace/headrace/signal"
@@ -29,6 +31,33 @@ func TestPlainMessages(t *testing.T) {
 	if err := raw.Publish(t.Context(), "plant/lyon/mill/p-1/old", 1, true, []byte("1")); err != nil {
 		t.Fatal(err)
 	}
+	// The broker stores it a moment after it has acknowledged it.
+	eventually(t, "the retained message is stored", func() bool {
+		got := make(chan struct{}, 1)
+		cfg := p.mqtt()
+		cfg.ClientID = "looks"
+		cfg.OnMessage = func(m mqttc.Message) {
+			m.Ack()
+			select {
+			case got <- struct{}{}:
+			default:
+			}
+		}
+		conn, err := mqttc.Connect(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Abort()
+		if err := conn.Subscribe(t.Context(), map[string]byte{"plant/+/+/+/+": 1}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-got:
+			return true
+		case <-time.After(100 * time.Millisecond):
+			return false
+		}
+	})
 	b, _ := p.bridge(t, func(o *bridge.Options) { o.Plain = set; o.Log = slog.New(slog.NewTextHandler(t.Output(), nil)) })
 	eventually(t, "the bridge has subscribed and passed over what is retained", func() bool { return counter(b, "ignored") == 1 })
 	for _, m := range []struct {
