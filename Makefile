@@ -57,8 +57,8 @@ race: ## the race detector over everything that does not compile DuckDB in
 fuzz-smoke: ## every fuzz target for FUZZ_TIME (5 s)
 	@scripts/fuzz.sh $(FUZZ_TIME)
 
-soak: packages ## kill -9 of the built binary, again and again (HEADRACE_SEED repeats a run)
-	HEADRACE_SOAK=1 go test ./test/e2e -run 'TestKillNine' -count=1 -v -timeout=3h
+soak: packages ## kill -9 again and again, twenty plants, a plant day (HEADRACE_SEED repeats a run)
+	HEADRACE_SOAK=1 go test ./test/e2e -run 'TestKillNine|TestPlantBecomesOneOrder|TestHealthyPlantIsQuiet' -count=1 -v -timeout=3h
 
 test-spark bench: ## not there yet: they say so and fail
 	@echo "make $@: there is no such suite yet"; exit 2

@@ -90,8 +90,10 @@ func (v *windows) drop(ctx context.Context) {
 //   - w_from, w_to: the first and the last window. A new row changes nothing
 //     before its own time, and nothing from the next row on.
 //   - lo: the earliest row that may still hold in w_from. A row holds no longer
-//     than max_hold after its proof of life; every row from that one on is
+//     than its max_hold after its proof of life; every row from that one on is
 //     read, for each may end the one before it.
+//
+// A path of which no number can hold from w_from on has no windows there.
 func (v *windows) touch(ctx context.Context, b *batch, snap *delta.Snapshot) error {
 	added, err := relation(v.source, b.adds)
 	if err != nil {
@@ -124,8 +126,9 @@ func (v *windows) touch(ctx context.Context, b *batch, snap *delta.Snapshot) err
 			sum(rows) OVER (ORDER BY path ROWS UNBOUNDED PRECEDING)::BIGINT AS rows_so_far
 		FROM (SELECT t.path, any_value(t.w_from) AS w_from, count(*) AS rows,
 				epoch_us(min(s.event_time) FILTER (s.event_time > t.newest)) AS next_from,
-				epoch_us(min(s.event_time) FILTER (epoch_us(s.alive_at) >= t.w_from - `+strconv.FormatInt(hold, 10)+`)) AS lo
-			FROM touched t JOIN `+near+` s ON s.path = t.path GROUP BY t.path)`)
+				epoch_us(min(s.event_time)) AS lo
+			FROM touched t JOIN `+near+` s ON s.path = t.path AND epoch_us(s.alive_at) >= t.w_from - s.max_hold_us
+			GROUP BY t.path HAVING bool_or(s.kind = 'number'))`)
 	if err != nil {
 		return fmt.Errorf("finding the windows that change: %w", err)
 	}
