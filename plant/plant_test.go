@@ -268,6 +268,9 @@ func TestNetwork(t *testing.T) {
 	if _, err := cut.Read(make([]byte, 1)); err == nil {
 		t.Error("a connection lives on in the outage")
 	}
+	if err := cut.Close(); err != nil { // its watcher reads the clock
+		t.Error(err)
+	}
 	c.now = from.Add(time.Minute)
 	if got, err := dial(t.Context(), "tcp", "x"); err != nil || got != near {
 		t.Errorf("after the outage: %v", err)
