@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/edge/outbox"
+	"github.com/headrace/headrace/internal/wholefile"
 	"github.com/headrace/headrace/signal"
 	"github.com/headrace/headrace/sparkplug"
 )
@@ -165,24 +166,10 @@ func firstBdSeq(dir string) (uint8, error) {
 func (p *publisher) nextBdSeq() uint8 {
 	bd := p.bdSeq
 	p.bdSeq = sparkplug.NextBdSeq(bd)
-	if err := replaceFile(filepath.Join(p.a.opt.Dir, bdSeqName), fmt.Appendf(nil, "%d\n", bd)); err != nil {
+	if err := wholefile.Replace(filepath.Join(p.a.opt.Dir, bdSeqName), fmt.Appendf(nil, "%d\n", bd), 0o644); err != nil {
 		p.log.Warn("bdSeq could not be kept", "error", err)
 	}
 	return bd
-}
-
-func replaceFile(name string, content []byte) error {
-	tmp := name + ".new"
-	f, err := os.Create(tmp)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, name)
-	}
-	return err
 }
 
 // clientID is stable, so that a broker ends a session that we have given up.

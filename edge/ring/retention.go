@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/headrace/headrace/internal/wholefile"
 	"github.com/headrace/headrace/signal"
 )
 
@@ -137,14 +138,5 @@ func writePins(dir string, pins []Pin) error {
 	if err != nil {
 		return err
 	}
-	name := filepath.Join(dir, pinsName)
-	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(name+".new", name)
+	return wholefile.Replace(filepath.Join(dir, pinsName), b, 0o600)
 }

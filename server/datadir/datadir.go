@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/headrace/headrace/internal/freespace"
+	"github.com/headrace/headrace/internal/wholefile"
 )
 
 // Format is the version of the folder's layout that this build writes and reads.
@@ -124,7 +125,7 @@ func (d *Dir) WriteRun(r Run) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(d.Path(runName), append(b, '\n'))
+	return wholefile.Replace(d.Path(runName), append(b, '\n'), 0o640)
 }
 
 // Close gives the folder back.
@@ -204,7 +205,7 @@ func (d *Dir) mark(version string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(d.Path(markerName), append(b, '\n')); err != nil {
+	if err := wholefile.Replace(d.Path(markerName), append(b, '\n'), 0o640); err != nil {
 		return fmt.Errorf("marking data directory %s: %w", d.path, err)
 	}
 	return nil
@@ -221,21 +222,4 @@ func readMarker(path string) (Marker, error) {
 		return m, fmt.Errorf("reading %s: it is not the marker of a Headrace data directory; restore it from a backup or choose another directory with --dir", file)
 	}
 	return m, nil
-}
-
-// writeFile replaces a file whole: written beside it, synced, renamed.
-func writeFile(name string, b []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(b)
-	err = errors.Join(err, tmp.Chmod(0o640), tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return nil
 }
