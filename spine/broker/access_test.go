@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -30,14 +29,14 @@ func hash(t *testing.T, password string) string {
 
 // guardedBroker takes TLS alone, from two users with rights, one of them by
 // certificate.
-func guardedBroker(t *testing.T, o broker.Options) (*broker.Broker, harness.Certificates, *logged) {
+func guardedBroker(t *testing.T, o broker.Options) (*broker.Broker, harness.Certificates, *harness.Log) {
 	t.Helper()
 	certs := harness.NewCertificates(t, t.TempDir())
 	server, err := credentials.Files{CA: certs.CA, Cert: certs.Cert, Key: certs.Key}.Server()
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := new(logged)
+	log := new(harness.Log)
 	o.TLS, o.Dir, o.Log = server, t.TempDir(), slog.New(slog.NewTextHandler(log, nil))
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
@@ -214,7 +213,7 @@ func TestRights(t *testing.T) {
 
 // What NATS does not do is refused, and the log says what helps.
 func TestRefusalsSayWhatToDo(t *testing.T) {
-	log := new(logged)
+	log := new(harness.Log)
 	b, err := broker.Start(t.Context(), broker.Options{
 		Listen: "127.0.0.1:0", Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(log, nil)), MaxConnections: 3,
 	})
@@ -268,32 +267,14 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 }
 
 // await waits for a line of the log.
-func await(t *testing.T, log *logged, part string) {
+func await(t *testing.T, log *harness.Log, part string) {
 	t.Helper()
 	harness.Eventually(t, 20*time.Second, "the log says "+part, func() bool { return strings.Contains(log.String(), part) })
 }
 
-// logged is a log that the server's goroutines write to.
-type logged struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // A packet beyond the limit ends the connection before it is held.
 func TestPacketTooLarge(t *testing.T) {
-	log := new(logged)
+	log := new(harness.Log)
 	b, err := broker.Start(t.Context(), broker.Options{
 		Listen: "127.0.0.1:0", Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(log, nil)), MaxPayload: 64 << 10,
 	})

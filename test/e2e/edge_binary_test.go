@@ -2,10 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,32 +11,10 @@ import (
 	"testing"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/hooks/auth"
-	"github.com/mochi-mqtt/server/v2/listeners"
-
 	"github.com/headrace/headrace/edge/supervisor"
 	"github.com/headrace/headrace/internal/mqttc"
 	"github.com/headrace/headrace/test/harness"
 )
-
-// plantBroker starts a broker of the plant's own.
-func plantBroker(t *testing.T) (addr string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// A round of all sensors fits its queues.
-	can := mqtt.NewDefaultServerCapabilities()
-	can.MaximumClientWritesPending, can.MaximumInflight = 1<<16, 1<<15
-	srv := mqtt.New(&mqtt.Options{Capabilities: can, Logger: slog.New(slog.DiscardHandler)})
-	if err := errors.Join(srv.AddHook(new(auth.AllowHook), nil), srv.AddListener(listeners.NewNet("tcp", l)), srv.Serve()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = srv.Close() })
-	return l.Addr().String()
-}
 
 // edgeBinary builds cmd/headrace-edge, without CGO.
 func edgeBinary(t *testing.T) string {
@@ -64,7 +39,7 @@ func TestEdgeAlone(t *testing.T) {
 	centre := harness.Start(t, bin, dir, nil, append([]string{"run", "--roles", "broker,bridge,spine,lake,http"}, harness.Loopback()...)...)
 	run := centre.Ready(t, 30*time.Second)
 
-	field := plantBroker(t)
+	field := harness.PlantBroker(t)
 	own, file := filepath.Join(t.TempDir(), "edge"), filepath.Join(t.TempDir(), "edge.yaml")
 	configure := func(deadband string) {
 		t.Helper()

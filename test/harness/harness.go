@@ -71,8 +71,8 @@ func Loopback() []string {
 type Proc struct {
 	Cmd  *exec.Cmd
 	Dir  string // its data directory
-	out  lockedBuffer
-	errs lockedBuffer
+	out  Log
+	errs Log
 	done chan struct{}
 	err  error
 }
@@ -267,19 +267,19 @@ func tail(s string) string {
 	return s
 }
 
-// lockedBuffer is written by the process's copier while the test reads it.
-type lockedBuffer struct {
+// Log is written by goroutines of what is tested while the test reads it.
+type Log struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (l *lockedBuffer) Write(p []byte) (int, error) {
+func (l *Log) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(p)
 }
 
-func (l *lockedBuffer) String() string {
+func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()

@@ -21,7 +21,7 @@ type Server struct {
 	addr string
 	cmd  *exec.Cmd
 	done chan struct{}
-	out  lockedBuffer
+	out  Log
 }
 
 // serverStart bounds the start of a program on a busy machine.

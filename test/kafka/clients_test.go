@@ -4,32 +4,14 @@ import (
 	"context"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/headrace/headrace/internal/credentials"
 	"github.com/headrace/headrace/internal/kafkac"
+	"github.com/headrace/headrace/test/harness"
 	"github.com/headrace/headrace/test/kafka"
 )
-
-// lines is a log that goroutines of a client may write to.
-type lines struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // Every way in that a cluster may ask for, and what is said when it is refused.
 func TestWaysIn(t *testing.T) {
@@ -58,7 +40,7 @@ func TestWaysIn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			log := new(lines)
+			log := new(harness.Log)
 			admin, err := kafkac.NewAdmin(kafkac.Config{
 				Brokers: []string{w.address}, TLS: tls, SASL: w.sasl, Log: slog.New(slog.NewTextHandler(log, nil)),
 			})

@@ -143,16 +143,18 @@ func (s *subscriber) session(ctx context.Context) (connected bool, err error) {
 		return false, err
 	}
 	s.count(func() { s.counts.connects++; s.counts.connected = 1 })
+	silent := time.NewTimer(s.opt.SilentAfter)
+	defer silent.Stop()
+	if s.opt.SilentAfter <= 0 {
+		silent.Stop()
+	}
 	for {
-		var silent <-chan time.Time
-		if s.opt.SilentAfter > 0 {
-			timer := time.NewTimer(s.opt.SilentAfter)
-			defer timer.Stop()
-			silent = timer.C
-		}
 		select {
 		case <-heard:
-		case <-silent:
+			if s.opt.SilentAfter > 0 {
+				silent.Reset(s.opt.SilentAfter)
+			}
+		case <-silent.C:
 			return true, fmt.Errorf("nothing came for %s", s.opt.SilentAfter)
 		case <-conn.Done():
 			return true, conn.Err()

@@ -4,36 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/hooks/auth"
-	"github.com/mochi-mqtt/server/v2/listeners"
 
 	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/internal/mqttc"
 	"github.com/headrace/headrace/plain"
 	"github.com/headrace/headrace/signal"
+	"github.com/headrace/headrace/test/harness"
 )
 
 // broker starts a broker of the plant and returns its address and a client.
 func broker(t *testing.T) (string, *mqttc.Conn) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := mqtt.New(&mqtt.Options{Logger: slog.New(slog.DiscardHandler)})
-	if err := errors.Join(srv.AddHook(new(auth.AllowHook), nil), srv.AddListener(listeners.NewNet("tcp", l)), srv.Serve()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = srv.Close() })
-	addr := "tcp://" + l.Addr().String()
+	addr := "tcp://" + harness.PlantBroker(t)
 	conn, err := mqttc.Connect(t.Context(), mqttc.Config{Addresses: []string{addr}, ClientID: "plc", CleanSession: true})
 	if err != nil {
 		t.Fatal(err)
@@ -89,27 +77,12 @@ func publish(t *testing.T, c *mqttc.Conn, topic string, qos byte, payload string
 	}
 }
 
-// until waits for something that happens.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	look := time.NewTicker(2 * time.Millisecond)
-	defer look.Stop()
-	deadline := time.After(20 * time.Second)
-	for !ok() {
-		select {
-		case <-look.C:
-		case <-deadline:
-			t.Fatalf("did not happen within 20 s: %s", what)
-		}
-	}
-}
-
 // The broker keeps what of QoS 1 was not committed, over a restart of the edge;
 // what was is not sent again. What fits nothing is counted and let go.
 func TestBrokerKeepsWhatIsNotCommitted(t *testing.T) {
 	addr, plc := broker(t)
 	s := open(t, addr)
-	until(t, "the source is connected", func() bool { return figure(s, "source_connected_now") == 1 })
+	harness.Eventually(t, 20*time.Second, "the source is connected", func() bool { return figure(s, "source_connected_now") == 1 })
 	publish(t, plc, "plant/lyon/mill/p/a", 1, "1")
 	publish(t, plc, "plant/lyon/mill/p/b", 1, "2")
 	publish(t, plc, "plant/lyon/mill/p/c", 0, "3")
@@ -120,7 +93,7 @@ func TestBrokerKeepsWhatIsNotCommitted(t *testing.T) {
 	if d := cmp.Diff([]string{"lyon/mill/p/a=1", "lyon/mill/p/b=2", "lyon/mill/p/c=3"}, got); d != "" {
 		t.Error(d)
 	}
-	until(t, "two are refused", func() bool { return figure(s, "source_refused") == 2 })
+	harness.Eventually(t, 20*time.Second, "two are refused", func() bool { return figure(s, "source_refused") == 2 })
 	if err := s.Close(); err != nil { // nothing was committed
 		t.Fatal(err)
 	}
