@@ -16,6 +16,8 @@ import (
 
 	"github.com/headrace/headrace/edge"
 	"github.com/headrace/headrace/edge/filter"
+	"github.com/headrace/headrace/edge/outbox"
+	"github.com/headrace/headrace/edge/ring"
 	"github.com/headrace/headrace/edge/source/mqttin"
 	"github.com/headrace/headrace/edge/vibration"
 	"github.com/headrace/headrace/internal/credentials"
@@ -134,6 +136,12 @@ func (c *Config) check() (err error) {
 		if !(n.value >= 0 && n.value <= 1e8) {
 			return fmt.Errorf("%s is %v; want 0 to 100 million", n.key, n.value)
 		}
+	}
+	if f.Ring.MegaBytes == 0 {
+		f.Ring.MegaBytes = ring.DefaultMaxBytes >> 20
+	}
+	if f.Outbox.MegaBytes == 0 {
+		f.Outbox.MegaBytes = outbox.DefaultQuotaBytes >> 20
 	}
 	if c.Map, err = plain.New(f.Source.Map); err != nil {
 		return fmt.Errorf("source.map: %w", err)

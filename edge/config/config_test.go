@@ -29,7 +29,7 @@ func TestHashIsOfTheContent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same := "# reordered, with a default written out\n" + strings.Replace(good, "  name: hall-1\n", "  heartbeat_seconds: 60\n  name: hall-1\n", 1)
+	same := "# reordered, with defaults written out\noutbox: {mega_bytes: 1024}\n" + strings.Replace(good, "  name: hall-1\n", "  heartbeat_seconds: 60\n  name: hall-1\n", 1)
 	b, err := Parse("b.yaml", []byte(same))
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/headrace/headrace/edge"
 	"github.com/headrace/headrace/edge/config"
+	"github.com/headrace/headrace/internal/wholefile"
 	"github.com/headrace/headrace/signal"
 )
 
@@ -30,8 +31,6 @@ type Options struct {
 	Log   *slog.Logger
 	// Getenv reads the variables of passwords.
 	Getenv func(string) string
-	// Change, if set, changes the agent's options before it starts.
-	Change func(*edge.Options)
 	// LookEvery is how often the file is looked at.
 	LookEvery time.Duration
 	// Probation is how long an edge must work under a new file before that counts
@@ -66,8 +65,9 @@ type Status struct {
 
 // Supervisor runs one edge.
 type Supervisor struct {
-	opt   Options
-	tried []byte // the file as it was read last, good or not
+	opt     Options
+	tried   []byte // the file as it was read last, good or not
+	refused bool   // so it was, and the edge runs by another
 
 	mu     sync.Mutex
 	agent  *edge.Agent
@@ -201,12 +201,14 @@ func (s *Supervisor) runBy(ctx context.Context, now plan, state string) (plan, s
 				return s.fallBack(ctx, now, errors.Join(why, <-ended))
 			}
 			state = Applied
-			s.note(Applied, nil)
-			if err := s.keepGood(now.text); err != nil {
+			if !s.refused {
+				s.note(Applied, nil)
+			}
+			if err := wholefile.Replace(s.goodFile(), now.text, 0o600); err != nil {
 				s.opt.Log.Error("the good configuration cannot be kept", "cause", err)
 			}
 		case <-look.C:
-			if next, is := s.changed(now); is {
+			if next, is := s.changed(now, state); is {
 				stop()
 				if err := <-ended; err != nil {
 					s.opt.Log.Error("the edge ended with an error before its new configuration", "cause", err)
@@ -231,9 +233,6 @@ func (s *Supervisor) start(cfg *config.Config) (*edge.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.opt.Change != nil {
-		s.opt.Change(&o)
-	}
 	agent, err := edge.New(o)
 	if err != nil {
 		return nil, err
@@ -255,37 +254,28 @@ func (s *Supervisor) fallBack(ctx context.Context, failed plan, cause error) (pl
 	return good, Failed, ctx.Err()
 }
 
-// changed returns what the file says now, if that is new and can be run by.
-func (s *Supervisor) changed(now plan) (next plan, is bool) {
+// changed returns what the file says now, if that is new and can be run by; state
+// is that of the configuration the edge runs by.
+func (s *Supervisor) changed(now plan, state string) (next plan, is bool) {
 	next, err := s.read()
 	if bytes.Equal(next.text, s.tried) {
 		return next, false
 	}
-	s.tried = next.text
+	s.tried, s.refused = next.text, err != nil
 	switch {
 	case err != nil:
 		s.opt.Log.Error("the changed configuration is refused; the edge goes on as before", "cause", err)
 		s.note(Failed, err)
 		return next, false
 	case next.Hash() == now.Hash():
-		s.note(Applied, nil)
+		if state == Failed { // the file is the last good one again
+			state = Applied
+		}
+		s.note(state, nil)
 		return next, false
 	}
 	s.opt.Log.Info("the configuration has changed", "config", next.Hash())
 	return next, true
-}
-
-// keepGood keeps a text as the last good configuration.
-func (s *Supervisor) keepGood(text []byte) error {
-	f, err := os.OpenFile(s.goodFile()+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(s.goodFile()+".new", s.goodFile())
 }
 
 // Status is how things stand now.

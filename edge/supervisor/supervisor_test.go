@@ -1,36 +1,17 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/hooks/auth"
-	"github.com/mochi-mqtt/server/v2/listeners"
-
 	"github.com/headrace/headrace/signal"
+	"github.com/headrace/headrace/test/harness"
 )
-
-func broker(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := mqtt.New(&mqtt.Options{Logger: slog.New(slog.DiscardHandler)})
-	if err := errors.Join(srv.AddHook(new(auth.AllowHook), nil), srv.AddListener(listeners.NewNet("tcp", l)), srv.Serve()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = srv.Close() })
-	return "tcp://" + l.Addr().String()
-}
 
 // site is an edge by a file.
 type site struct {
@@ -38,6 +19,8 @@ type site struct {
 	addr string
 	file string
 	dir  string
+	// probation is 100 ms if it is zero.
+	probation time.Duration
 }
 
 // say writes the file with a deadband and a user, whose password no file holds.
@@ -63,7 +46,7 @@ func (s *site) run() (v *Supervisor, stop func() error) {
 	s.t.Helper()
 	v = New(Options{
 		File: s.file, Dir: s.dir, Clock: signal.WallClock{}, Getenv: func(string) string { return "" },
-		LookEvery: 5 * time.Millisecond, Probation: 100 * time.Millisecond,
+		LookEvery: 5 * time.Millisecond, Probation: cmp.Or(s.probation, 100*time.Millisecond),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -93,7 +76,7 @@ func (s *site) until(what string, v *Supervisor, ok func(Status) bool) Status {
 // A change takes effect; a broken file stops neither the edge nor a restart; one
 // under which the edge cannot work is given up for the last good one.
 func TestByTheFile(t *testing.T) {
-	s := &site{t: t, addr: broker(t), file: filepath.Join(t.TempDir(), "edge.yaml"), dir: filepath.Join(t.TempDir(), "edge")}
+	s := &site{t: t, addr: "tcp://" + harness.PlantBroker(t), file: filepath.Join(t.TempDir(), "edge.yaml"), dir: filepath.Join(t.TempDir(), "edge")}
 	s.say(text)
 	v, stop := s.run()
 	first := s.until("the file counts as good", v, func(st Status) bool { return st.State == Applied && st.Link })
@@ -122,6 +105,40 @@ func TestByTheFile(t *testing.T) {
 	})
 	s.say(text)
 	s.until("and the first is good again", v, func(st Status) bool { return st.State == Applied && st.Config == first.Config })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An edit that changes nothing does not end probation.
+func TestAnEditOfNothingLeavesProbation(t *testing.T) {
+	s := &site{t: t, addr: "tcp://" + harness.PlantBroker(t), file: filepath.Join(t.TempDir(), "edge.yaml"), dir: filepath.Join(t.TempDir(), "edge"), probation: time.Hour}
+	s.say(text)
+	v, stop := s.run()
+	s.until("the edge is on probation", v, func(st Status) bool { return st.State == Applying && st.Link })
+	s.say("edge: [")
+	s.until("the broken file is refused", v, func(st Status) bool { return st.State == Failed })
+	s.say("# only a comment" + text)
+	if st := s.until("the file is good again", v, func(st Status) bool { return st.State != Failed }); st.State != Applying || st.Cause != "" {
+		t.Errorf("%+v", st)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The end of probation does not hide that the file has been broken since.
+func TestTheEndOfProbationHidesNoRefusal(t *testing.T) {
+	s := &site{t: t, addr: "tcp://" + harness.PlantBroker(t), file: filepath.Join(t.TempDir(), "edge.yaml"), dir: filepath.Join(t.TempDir(), "edge"), probation: time.Second}
+	s.say(text)
+	v, stop := s.run()
+	s.until("the edge is on probation", v, func(st Status) bool { return st.State == Applying })
+	s.say("edge: [")
+	s.until("the broken file is refused", v, func(st Status) bool { return st.State == Failed })
+	st := s.until("the first counts as good", v, func(Status) bool { _, err := os.Stat(filepath.Join(s.dir, GoodName)); return err == nil })
+	if st.State != Failed || st.Cause == "" {
+		t.Errorf("%+v", st)
+	}
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
