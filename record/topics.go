@@ -13,6 +13,7 @@ const (
 	TopicRaw        = "headrace.raw"    // waveforms
 	TopicDeadletter = "headrace.deadletter"
 	TopicBridges    = "headrace.bridges" // always empty: its partitions are the shares of bridges
+	TopicRoutes     = "headrace.routes"  // compacted: a stream's name, and the topic it has for good
 )
 
 // The headers of a Kafka record.

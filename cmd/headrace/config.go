@@ -18,6 +18,7 @@ type fileConfig struct {
 	Plant    string   `yaml:"plant"`
 	Replay   string   `yaml:"replay"`
 	Plain    string   `yaml:"plain"`
+	Routes   string   `yaml:"routes"`
 	Registry string   `yaml:"registry"`
 	Speed    string   `yaml:"speed"`
 	Filters  string   `yaml:"filters"`
@@ -73,6 +74,7 @@ func loadConfig(r io.Reader) (kong.Resolver, error) {
 		"replay":              c.Replay,
 		"registry":            c.Registry,
 		"plain":               c.Plain,
+		"routes":              c.Routes,
 		"speed":               c.Speed,
 		"filters":             c.Filters,
 		"listen-mqtt":         c.Listen.MQTT,

@@ -18,6 +18,7 @@ import (
 	"github.com/headrace/headrace/server/backlog"
 	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/signal"
+	"github.com/headrace/headrace/spine/routes"
 )
 
 type spineCmd struct {
@@ -152,6 +153,15 @@ func (c spineTailCmd) Run(ctx context.Context, e *verb.Env) (err error) {
 	}
 	defer admin.Close()
 	names := []string{record.TopicReadings, record.TopicEvents}
+	routed, err := routes.NewReader(s.config).Topics(ctx)
+	if err != nil {
+		return err
+	}
+	for topic, raw := range routed {
+		if !raw {
+			names = append(names, topic)
+		}
+	}
 	topics, err := admin.Topics(ctx, names...)
 	if err != nil {
 		return err

@@ -267,6 +267,9 @@ func (c *Consumer) Seek(to map[TopicPartition]int64) {
 	c.client.SetOffsets(offsets)
 }
 
+// AddTopics reads more topics, in addition to the others.
+func (c *Consumer) AddTopics(topics ...string) { c.client.AddConsumeTopics(topics...) }
+
 // CommitOffsets records how far the group is, for lag displays. Nothing is
 // read back from it.
 func (c *Consumer) CommitOffsets(ctx context.Context, next map[TopicPartition]int64) error {

@@ -23,6 +23,10 @@ type bronze struct {
 	w      *Worker
 	kind   spineTable
 	member Member
+
+	reading sync.Mutex // guards topics, and member until it is there
+	topics  []string   // read beside those of the kind
+
 	// life and flow are those of run: the consumer calls back from a goroutine
 	// of its own, which must end with the worker and show what it waits for.
 	life context.Context //nolint:containedctx // set once, before there are callbacks
@@ -72,7 +76,7 @@ func (b *bronze) run(ctx context.Context, f *flow) (err error) {
 		return fmt.Errorf("starting %s: %w", b.kind.name, err)
 	}
 	defer b.session.Close()
-	if b.member, err = b.w.Feed.Join(b.kind.topics, b.assigned, b.revoked); err != nil {
+	if err = b.join(); err != nil {
 		return fmt.Errorf("joining the consumer group: %w", err)
 	}
 	defer b.member.Close()
@@ -231,7 +235,7 @@ func (b *bronze) plan(ctx context.Context) ([]slice, error) {
 			continue
 		}
 		if bounds == nil {
-			if bounds, err = b.w.Feed.Offsets(ctx); err != nil {
+			if bounds, err = b.w.Feed.Offsets(ctx, b.w.topicNames()...); err != nil {
 				return nil, fmt.Errorf("reading the spine's offsets: %w", err)
 			}
 		}
@@ -440,9 +444,15 @@ func (b *bronze) write(ctx context.Context, app *duck.Appender) (copied, bool, e
 }
 
 func (b *bronze) drained(ctx context.Context) (bool, error) {
-	bounds, err := b.w.Feed.Offsets(ctx)
+	if err := b.w.findTopics(ctx); err != nil {
+		return false, err
+	}
+	bounds, err := b.w.Feed.Offsets(ctx, b.w.topicNames()...)
 	if err != nil {
 		return false, fmt.Errorf("reading the spine's offsets: %w", err)
+	}
+	if done, err := b.routedDone(ctx, bounds); err != nil || !done {
+		return false, err
 	}
 	if !b.mu.TryLock() {
 		return false, nil // at work, or waiting for a table

@@ -49,7 +49,7 @@ func TestKafkaFeed(t *testing.T) {
 		}
 	}
 	start := func() *running {
-		feed, err := NewKafkaFeed(kafkac.ConsumerConfig{Config: cfg, Group: "lake", MaxWait: 50 * time.Millisecond})
+		feed, err := NewKafkaFeed(kafkac.ConsumerConfig{Config: cfg, Group: "lake", MaxWait: 50 * time.Millisecond}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -52,14 +52,16 @@ func (s *spine) notify() {
 	s.changed = make(chan struct{})
 }
 
-func (s *spine) Topics(context.Context) (map[string]kafkac.Topic, error) {
+func (s *spine) Routed(context.Context) (map[string]bool, error) { return nil, nil }
+
+func (s *spine) Topics(context.Context, ...string) (map[string]kafkac.Topic, error) {
 	return map[string]kafkac.Topic{
 		record.TopicReadings: {ID: s.id, Partitions: s.partitions}, record.TopicEvents: {ID: s.id + "-events", Partitions: s.partitions},
 		record.TopicRaw: {ID: s.id + "-raw", Partitions: s.partitions},
 	}, nil
 }
 
-func (s *spine) Offsets(context.Context) (map[TopicPartition]kafkac.Offsets, error) {
+func (s *spine) Offsets(context.Context, ...string) (map[TopicPartition]kafkac.Offsets, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := map[TopicPartition]kafkac.Offsets{}
@@ -128,6 +130,9 @@ func (f *feed) Join(topics []string, assigned func(context.Context, []TopicParti
 	f.joined <- m
 	return m, nil
 }
+
+// AddTopics implements [Member].
+func (m *groupMember) AddTopics(...string) {}
 
 // take assigns partitions.
 func (m *groupMember) take(tps []TopicPartition) {

@@ -130,7 +130,7 @@ func (b *bronze) assigned(ctx context.Context, tps []TopicPartition) (map[TopicP
 	out := make(map[TopicPartition]int64, len(tps))
 	var fresh []*part
 	for _, tp := range tps {
-		p := &part{TopicPartition: tp, table: b.kind.name, topicID: b.w.topics[tp.Topic].ID}
+		p := &part{TopicPartition: tp, table: b.kind.name, topicID: b.w.topic(tp.Topic).ID}
 		b.parts[tp] = p
 		fresh = append(fresh, p)
 	}
@@ -211,7 +211,7 @@ func (b *bronze) loadOnce(ctx context.Context, parts []*part) error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", b.kind.name, err)
 	}
-	bounds, err := b.w.Feed.Offsets(ctx)
+	bounds, err := b.w.Feed.Offsets(ctx, b.w.topicNames()...)
 	if err != nil {
 		return fmt.Errorf("reading the spine's offsets: %w", err)
 	}

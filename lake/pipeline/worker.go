@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -68,7 +67,6 @@ func (o *Options) defaults() {
 // lake.
 type Worker struct {
 	Options
-	topics map[string]kafkac.Topic
 	plans  planStore
 	tables map[string]*delta.Table
 
@@ -80,8 +78,12 @@ type Worker struct {
 	// after the other, in the memory that one of them needs.
 	turn chan struct{}
 
+	finding sync.Mutex // held by who looks for new topics
+
 	mu     sync.Mutex
-	shards []int // held, ascending
+	topics map[string]kafkac.Topic
+	routed map[string]bool // those of them that rules have made: of waveforms
+	shards []int           // held, ascending
 	wakes  []chan struct{}
 	totals totals
 }
@@ -91,7 +93,7 @@ type Worker struct {
 func New(ctx context.Context, opts Options) (*Worker, error) {
 	opts.defaults()
 	w := &Worker{Options: opts, plans: planStore{filepath.Join(opts.Dir, "_plans")}, tables: make(map[string]*delta.Table), turn: make(chan struct{}, 1)}
-	if err := w.checkTopics(ctx); err != nil {
+	if err := w.addTopics(ctx, readTopics()); err != nil {
 		return nil, err
 	}
 	if err := w.openTables(ctx); err != nil {
@@ -103,6 +105,9 @@ func New(ctx context.Context, opts Options) (*Worker, error) {
 	for _, kind := range spineTables() {
 		w.bronzes = append(w.bronzes, newBronze(w, kind))
 		w.flows = append(w.flows, &flow{name: kind.name})
+	}
+	if err := w.findTopics(ctx); err != nil {
+		return nil, err
 	}
 	add := func(f *follower) *flow {
 		w.followers = append(w.followers, f)
@@ -117,22 +122,6 @@ func New(ctx context.Context, opts Options) (*Worker, error) {
 		add(newState(w, f)).every = opts.StateInterval
 	}
 	return w, w.totals.load(ctx, w)
-}
-
-func (w *Worker) checkTopics(ctx context.Context) (err error) {
-	if w.topics, err = w.Feed.Topics(ctx); err != nil {
-		return fmt.Errorf("reading the spine's topics: %w", err)
-	}
-	for _, name := range readTopics() {
-		t, ok := w.topics[name]
-		if !ok {
-			return fmt.Errorf("reading the spine's topics: %s is missing; create it", name)
-		}
-		if n := t.Partitions; n < 1 || n > Shards || n&(n-1) != 0 {
-			return fmt.Errorf("topic %s has %d partitions; the lake needs a power of two up to %d: create the topic anew, its count cannot be changed later", name, n, Shards)
-		}
-	}
-	return nil
 }
 
 // Run works until ctx ends, or until something stops the lake for good, such as
@@ -150,6 +139,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			return w.runFlow(ctx, fl)
 		})
 	}
+	group.Go(func() error { return w.follow(ctx) })
 	err := group.Wait()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil
@@ -350,7 +340,7 @@ func (w *Worker) committed() {
 // topic: the shards of a partition are those that are equal to it modulo the
 // number of partitions.
 func (w *Worker) setHeld(held []TopicPartition) {
-	n := w.topics[record.TopicReadings].Partitions
+	n := w.topic(record.TopicReadings).Partitions
 	shards := make(map[int]bool)
 	for _, tp := range held {
 		if tp.Topic != record.TopicReadings {

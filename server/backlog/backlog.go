@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,7 @@ import (
 	"github.com/headrace/headrace/lake/delta"
 	"github.com/headrace/headrace/lake/pipeline"
 	"github.com/headrace/headrace/record"
+	"github.com/headrace/headrace/spine/routes"
 )
 
 // Options say where to look.
@@ -80,9 +82,17 @@ type Message struct {
 	Since time.Time `json:"since"`
 }
 
-// tables are those that read a topic.
-func tables() map[string]string {
-	return map[string]string{record.TopicReadings: "bronze.readings", record.TopicEvents: "bronze.readings", record.TopicRaw: "bronze.raw"}
+// tables are those that read a topic: the classes' own, and what rules have made.
+func tables(ctx context.Context, kafka kafkac.Config) (map[string]string, error) {
+	out := map[string]string{record.TopicReadings: "bronze.readings", record.TopicEvents: "bronze.readings", record.TopicRaw: "bronze.raw"}
+	routed, err := routes.NewReader(kafka).Topics(ctx)
+	for topic, raw := range routed {
+		out[topic] = "bronze.readings"
+		if raw {
+			out[topic] = "bronze.raw"
+		}
+	}
+	return out, err
 }
 
 // Look gathers the status.
@@ -93,7 +103,12 @@ func Look(ctx context.Context, o Options) (Status, error) {
 		return s, err
 	}
 	defer admin.Close()
-	names := []string{record.TopicDeadletter, record.TopicEvents, record.TopicRaw, record.TopicReadings}
+	tables, err := tables(ctx, o.Kafka)
+	if err != nil {
+		return s, err
+	}
+	names := append(slices.Collect(maps.Keys(tables)), record.TopicDeadletter)
+	slices.Sort(names)
 	topics, err := admin.Topics(ctx, names...)
 	if err != nil {
 		return s, err
@@ -105,14 +120,14 @@ func Look(ctx context.Context, o Options) (Status, error) {
 	for _, name := range names {
 		s.Topics = append(s.Topics, Topic{name, topics[name].Partitions, settings[name]["retention.ms"], settings[name]["retention.bytes"]})
 	}
-	if s.Partitions, err = partitions(ctx, admin, o.Lake, names, topics); err != nil {
+	if s.Partitions, err = partitions(ctx, admin, o.Lake, tables, names, topics); err != nil {
 		return s, err
 	}
 	s.Edges, err = edges(o.Edges)
 	return s, err
 }
 
-func partitions(ctx context.Context, admin *kafkac.Admin, lake string, names []string, topics map[string]kafkac.Topic) ([]Partition, error) {
+func partitions(ctx context.Context, admin *kafkac.Admin, lake string, tables map[string]string, names []string, topics map[string]kafkac.Topic) ([]Partition, error) {
 	offsets, err := admin.ListOffsets(ctx, names...)
 	if err != nil {
 		return nil, err
@@ -120,7 +135,7 @@ func partitions(ctx context.Context, admin *kafkac.Admin, lake string, names []s
 	// Not every cluster tells how large it is, nor everyone.
 	bytes, sizeErr := admin.Bytes(ctx, names...)
 	snapshots := map[string]*delta.Snapshot{}
-	for _, table := range tables() {
+	for _, table := range tables {
 		schema, name, _ := strings.Cut(table, ".")
 		t, err := delta.Open(ctx, filepath.Join(lake, schema, name), delta.Options{})
 		switch {
@@ -137,7 +152,7 @@ func partitions(ctx context.Context, admin *kafkac.Admin, lake string, names []s
 		if size, ok := bytes[tp]; ok && sizeErr == nil {
 			p.Bytes = &size
 		}
-		if table := tables()[tp.Topic]; snapshots[table] != nil {
+		if table := tables[tp.Topic]; snapshots[table] != nil {
 			next := snapshots[table].Txn(pipeline.BronzeTxn(table, topics[tp.Topic].ID, tp.Partition))
 			lag := o.End - max(next, o.Start)
 			p.Bronze, p.Lag = &next, &lag

@@ -17,6 +17,7 @@ import (
 	"github.com/headrace/headrace/record"
 	"github.com/headrace/headrace/signal"
 	"github.com/headrace/headrace/spine/deadletter"
+	"github.com/headrace/headrace/spine/routes"
 )
 
 const (
@@ -36,6 +37,16 @@ func (v *verifier) spine(ctx context.Context, cat *catalog.Catalog) error {
 	}
 	defer admin.Close()
 	read := map[string]string{record.TopicReadings: bronzeTable, record.TopicEvents: bronzeTable, record.TopicRaw: rawTable}
+	routed, err := routes.NewReader(cfg).Topics(ctx)
+	if err != nil {
+		return err
+	}
+	for topic, raw := range routed {
+		read[topic] = bronzeTable
+		if raw {
+			read[topic] = rawTable
+		}
+	}
 	names := append(slices.Collect(maps.Keys(read)), record.TopicDeadletter)
 	topics, err := admin.Topics(ctx, names...)
 	if err != nil {
@@ -81,7 +92,7 @@ func (v *verifier) spine(ctx context.Context, cat *catalog.Catalog) error {
 		readings := 1 // bytes that cannot be read become one row
 		if record.Decode(r.Value, &batch) == nil {
 			readings = len(batch.Readings)
-			if r.Topic == record.TopicRaw {
+			if read[r.Topic] == rawTable {
 				readings = int(record.Samples(&batch))
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/headrace/headrace/lake/medallion"
 	"github.com/headrace/headrace/lake/pipeline"
 	"github.com/headrace/headrace/signal"
+	"github.com/headrace/headrace/spine/routes"
 	"github.com/headrace/headrace/twin/registry"
 )
 
@@ -92,7 +93,7 @@ func (p *process) startLake(ctx context.Context) error {
 		Group:          lakeGroup,
 		SessionTimeout: session,
 		MaxFetchBytes:  4 << 20,
-	})
+	}, routes.NewReader(p.kafkaConfig("lake")).Topics)
 	if err != nil {
 		return err
 	}

@@ -86,6 +86,8 @@ type Options struct {
 	// PlainFile is YAML of rules for MQTT messages that are no Sparkplug; "" reads
 	// site/line/asset/sensor below PlainPrefix.
 	PlainFile string
+	// RoutesFile is YAML of rules that give streams topics of their own; "" has none.
+	RoutesFile string
 	// BridgeGroup names the bridges that share the edge nodes; "" owns all.
 	BridgeGroup string
 	// TrimKafka lets an outside Kafka forget what bronze has committed.
@@ -198,6 +200,14 @@ func (o *Options) Check() error {
 			return fmt.Errorf("--plain needs the role bridge, which reads what is no Sparkplug")
 		}
 		if _, err := readPlain(o.PlainFile); err != nil {
+			return err
+		}
+	}
+	if o.RoutesFile != "" {
+		if !o.has(Bridge) {
+			return fmt.Errorf("--routes needs the role bridge, which writes to the topics")
+		}
+		if _, err := readRoutes(o.RoutesFile); err != nil {
 			return err
 		}
 	}

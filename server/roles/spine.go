@@ -23,6 +23,7 @@ import (
 	"github.com/headrace/headrace/spine/bridge"
 	"github.com/headrace/headrace/spine/broker"
 	spinelog "github.com/headrace/headrace/spine/log"
+	"github.com/headrace/headrace/spine/routes"
 )
 
 // partitions are those of the embedded spine. They are fixed for a topic's
@@ -34,6 +35,7 @@ func partitions() map[string]int {
 		record.TopicRaw:        4,
 		record.TopicDeadletter: 1,
 		record.TopicBridges:    16,
+		record.TopicRoutes:     1,
 	}
 }
 
@@ -127,9 +129,14 @@ func (p *process) startBridge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	table, err := p.routes(producer)
+	if err != nil {
+		return err
+	}
 	b, err := bridge.New(bridge.Options{
 		Plain:      mapping,
 		Share:      share,
+		Routes:     table,
 		MQTT:       p.mqttConfig(),
 		Producer:   producer,
 		Clock:      p.clock,
@@ -141,6 +148,7 @@ func (p *process) startBridge(ctx context.Context) error {
 		return err
 	}
 	p.bridge = b
+	p.stack.run("routes", table.Run)
 	p.stack.run("bridge", b.Run)
 	return nil
 }
@@ -192,7 +200,9 @@ func (p *process) ensureTopics(ctx context.Context) error {
 		}
 		want[name] = n
 	}
-	if err := admin.EnsureTopics(ctx, want, outsideTopics()); err != nil {
+	routing := map[string]int{record.TopicRoutes: want[record.TopicRoutes]}
+	delete(want, record.TopicRoutes)
+	if err := errors.Join(admin.EnsureTopics(ctx, want, outsideTopics()), admin.EnsureTopics(ctx, routing, map[string]string{"cleanup.policy": "compact"})); err != nil {
 		return fmt.Errorf("making the topics of Kafka at %v: %w", cfg.Brokers, err)
 	}
 	p.topicsMade = true
@@ -202,6 +212,7 @@ func (p *process) ensureTopics(ctx context.Context) error {
 	if len(there) == 0 {
 		return nil
 	}
+	delete(there, record.TopicRoutes)
 	unsafe, err := admin.Forgets(ctx, slices.Sorted(maps.Keys(there))...)
 	if err != nil {
 		return fmt.Errorf("reading the topics' settings of Kafka at %v: %w", cfg.Brokers, err)
@@ -230,10 +241,8 @@ func (p *process) trimming(ctx context.Context, forget func(context.Context, map
 	}
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()
-	trims := []*trim{
-		{table: "bronze.readings", topics: []string{record.TopicReadings, record.TopicEvents}},
-		{table: "bronze.raw", topics: []string{record.TopicRaw}},
-	}
+	routed := routes.NewReader(p.kafkaConfig("trim"))
+	readings, raw := &trim{table: "bronze.readings"}, &trim{table: "bronze.raw"}
 	for {
 		select {
 		case <-tick.C:
@@ -241,11 +250,20 @@ func (p *process) trimming(ctx context.Context, forget func(context.Context, map
 			return nil
 		}
 		committed := map[kafkac.TopicPartition]int64{}
-		var errs []error
-		for _, t := range trims {
+		own, err := routed.Topics(ctx)
+		errs := []error{err}
+		readings.topics, raw.topics = []string{record.TopicReadings, record.TopicEvents}, []string{record.TopicRaw}
+		for name, ofRaw := range own {
+			if ofRaw {
+				raw.topics = append(raw.topics, name)
+			} else {
+				readings.topics = append(readings.topics, name)
+			}
+		}
+		for _, t := range []*trim{readings, raw} {
 			errs = append(errs, t.committed(ctx, p.lakeDir(), admin, committed))
 		}
-		err := errors.Join(append(errs, forget(ctx, committed))...)
+		err = errors.Join(append(errs, forget(ctx, committed))...)
 		if err != nil && ctx.Err() == nil {
 			p.Log.Warn("trimming the spine", "error", err)
 		}
@@ -274,7 +292,7 @@ func (t *trim) committed(ctx context.Context, lake string, admin *kafkac.Admin, 
 		}
 		t.open = table
 	}
-	if t.ids == nil {
+	if len(t.ids) < len(t.topics) {
 		if t.ids, err = admin.Topics(ctx, t.topics...); err != nil {
 			return err
 		}

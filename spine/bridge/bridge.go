@@ -21,6 +21,7 @@ import (
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/internal/mqttc"
 	"github.com/headrace/headrace/plain"
+	"github.com/headrace/headrace/record"
 	"github.com/headrace/headrace/signal"
 	"github.com/headrace/headrace/sparkplug"
 )
@@ -46,6 +47,14 @@ type Producer interface {
 	Produce(ctx context.Context, r kafkac.Record, done func(partition int32, offset int64, err error)) error
 }
 
+// Routes tell which topic a stream has. The bridge claims one for a stream that
+// has none, and [Bridge.Routed] is then told of it.
+type Routes interface {
+	Topic(signal.Stream) (topic string, known bool)
+	Claim(signal.Stream)
+	Headers(signal.Stream) []record.Header
+}
+
 // Options set a bridge up.
 type Options struct {
 	// MQTT says which broker; ClientID, CleanSession, Will and OnMessage are
@@ -65,6 +74,8 @@ type Options struct {
 	RebirthEvery time.Duration
 	// Plain reads what is no Sparkplug; nil reads none of it.
 	Plain *plain.Set
+	// Routes give streams topics of their own; nil gives each class its topic.
+	Routes Routes
 	// Share lets this bridge share the edge nodes with others; nil owns all.
 	Share *Share
 	Log   *slog.Logger // warnings; nil is silent
@@ -82,8 +93,9 @@ type Bridge struct {
 	receiving sync.Mutex
 	payload   sparkplug.Payload
 	nodes     map[string]*node
-	sites     map[string]*node // of plain messages
-	shares    *shares          // nil owns all
+	sites     map[string]*node         // of plain messages
+	shares    *shares                  // nil owns all
+	unrouted  map[signal.Stream][]*job // wait for their stream's topic
 	conn      atomic.Pointer[mqttc.Conn]
 
 	mu      sync.Mutex
@@ -120,7 +132,7 @@ func New(opts Options) (*Bridge, error) {
 	b := &Bridge{
 		opts:     opts,
 		clientID: "headrace-bridge-" + uuid.NewString()[:8],
-		nodes:    make(map[string]*node), sites: make(map[string]*node), acks: make(map[ackKey]*signal.Intervals),
+		nodes:    make(map[string]*node), sites: make(map[string]*node), unrouted: make(map[signal.Stream][]*job), acks: make(map[ackKey]*signal.Intervals),
 		toPublish: make(chan struct{}, 1), toRetry: make(chan struct{}, 1),
 	}
 	if opts.Share != nil {

@@ -18,6 +18,7 @@ import (
 const (
 	HeaderReadings = "readings" // how many readings a Headrace message held, decimal
 	HeaderCut      = "cut"      // the size of bytes too large to keep whole, decimal
+	HeaderOf       = "of"       // "kafka" if [record.HeaderTopic] is a Kafka topic
 )
 
 // recordOverhead is what a pending record costs beside its bytes, as the
@@ -52,14 +53,44 @@ type job struct {
 
 func (b *Bridge) produceBatch(ctx context.Context, in *inbound, batch *signal.Batch, ack *ackKey, seq uint64) {
 	_, class := batch.Stream.Split()
-	b.start(ctx, &job{
+	j := &job{
 		record: kafkac.Record{
 			Topic: record.Topic(class), Key: record.Key(batch),
 			Value:   record.Append(nil, batch),
 			Headers: headers(record.Headers(batch)),
 		},
 		in: in, ack: ack, seq: seq, readings: int64(len(batch.Readings)),
-	})
+	}
+	if b.opts.Routes == nil {
+		b.start(ctx, j)
+		return
+	}
+	j.record.Headers = append(j.record.Headers, headers(b.opts.Routes.Headers(batch.Stream))...)
+	waiting := b.unrouted[batch.Stream]
+	topic, known := b.opts.Routes.Topic(batch.Stream)
+	if known && len(waiting) == 0 {
+		j.record.Topic = topic
+		b.start(ctx, j)
+		return
+	}
+	b.expect(j)
+	b.unrouted[batch.Stream] = append(waiting, j)
+	if len(waiting) == 0 {
+		b.opts.Routes.Claim(batch.Stream)
+	}
+}
+
+// Routed sends what waited for a stream's topic. It is told by the routes, from
+// their goroutine.
+func (b *Bridge) Routed(ctx context.Context, stream signal.Stream, topic string) {
+	b.receiving.Lock()
+	defer b.receiving.Unlock()
+	waiting := b.unrouted[stream]
+	delete(b.unrouted, stream)
+	for _, j := range waiting {
+		j.record.Topic = topic
+		b.produce(ctx, j)
+	}
 }
 
 func (b *Bridge) produceEvent(ctx context.Context, in *inbound, e *sparkplug.Event) {
@@ -116,6 +147,12 @@ func headers(in []record.Header) []kafkac.Header {
 
 // start counts a job as pending and hands it to Kafka.
 func (b *Bridge) start(ctx context.Context, j *job) {
+	b.expect(j)
+	b.produce(ctx, j)
+}
+
+// expect counts a job as pending.
+func (b *Bridge) expect(j *job) {
 	j.record.Timestamp = b.opts.Clock.Now()
 	j.size = int64(len(j.record.Key)+len(j.record.Value)) + recordOverhead
 	for _, h := range j.record.Headers {
@@ -125,7 +162,6 @@ func (b *Bridge) start(ctx context.Context, j *job) {
 	b.mu.Lock()
 	b.pending += j.size
 	b.mu.Unlock()
-	b.produce(ctx, j)
 }
 
 func (b *Bridge) produce(ctx context.Context, j *job) {
@@ -196,6 +232,7 @@ func (j *job) cut(err error) {
 		j.record.Headers = append(j.record.Headers,
 			kafkac.Header{Key: record.HeaderReason, Value: []byte(err.Error())},
 			kafkac.Header{Key: record.HeaderTopic, Value: []byte(j.record.Topic)},
+			kafkac.Header{Key: HeaderOf, Value: []byte("kafka")},
 			kafkac.Header{Key: HeaderReadings, Value: strconv.AppendInt(nil, j.readings, 10)},
 		)
 		j.record.Topic, j.event = record.TopicDeadletter, false

@@ -154,7 +154,8 @@ func (l Letter) Refusal() string {
 
 // ofKafka tells whether the letter is a record that was too large.
 func (l Letter) ofKafka() bool {
-	return l.Topic == record.TopicReadings || l.Topic == record.TopicEvents || l.Topic == record.TopicRaw
+	of, _ := l.record.Header(bridge.HeaderOf)
+	return string(of) == "kafka"
 }
 
 // Ways are those by which letters go out again.
@@ -175,7 +176,7 @@ func Retry(ctx context.Context, l Letter, w Ways) error {
 	if l.ofKafka() {
 		again := kafkac.Record{Topic: l.Topic, Key: l.record.Key, Value: l.record.Value, Timestamp: l.record.Timestamp}
 		for _, h := range l.record.Headers {
-			if h.Key != record.HeaderReason && h.Key != record.HeaderTopic && h.Key != bridge.HeaderReadings {
+			if h.Key != record.HeaderReason && h.Key != record.HeaderTopic && h.Key != bridge.HeaderReadings && h.Key != bridge.HeaderOf {
 				again.Headers = append(again.Headers, h)
 			}
 		}

@@ -86,8 +86,8 @@ func TestRetry(t *testing.T) {
 	cfg, ways, published := spine(t,
 		letter("hall/pump/temp", "hall/pump/temp", "21"),
 		letter("g/e", "spBv1.0/g/DDATA/e/l:a", "alias", "edge", "g/e"),
-		letter("a/b/c", record.TopicReadings, "large", "edge", "g/e", "boot", "b", "stream", "s", "n", "4", "readings", "7"),
-		letter("a/b/c", record.TopicRaw, "cut", "cut", "99"),
+		letter("a/b/c", record.TopicReadings, "large", "of", "kafka", "edge", "g/e", "boot", "b", "stream", "s", "n", "4", "readings", "7"),
+		letter("a/b/c", record.TopicRaw, "cut", "of", "kafka", "cut", "99"),
 		letter("x", "broken", "nobody there"),
 		letter("y", "", "from nowhere"),
 	)
