@@ -19,6 +19,7 @@ type fileConfig struct {
 	Replay   string   `yaml:"replay"`
 	Plain    string   `yaml:"plain"`
 	Routes   string   `yaml:"routes"`
+	Foreign  string   `yaml:"foreign"`
 	Registry string   `yaml:"registry"`
 	Speed    string   `yaml:"speed"`
 	Filters  string   `yaml:"filters"`
@@ -75,6 +76,7 @@ func loadConfig(r io.Reader) (kong.Resolver, error) {
 		"registry":            c.Registry,
 		"plain":               c.Plain,
 		"routes":              c.Routes,
+		"foreign":             c.Foreign,
 		"speed":               c.Speed,
 		"filters":             c.Filters,
 		"listen-mqtt":         c.Listen.MQTT,

@@ -30,6 +30,7 @@ type common struct {
 	Registry     string `help:"File of assets and sensors (YAML) that is loaded at start." placeholder:"FILE" type:"path"`
 	Plain        string `help:"File of rules for MQTT messages that are no Sparkplug (YAML); without one plant/SITE/LINE/ASSET/SENSOR is read." placeholder:"FILE" type:"path"`
 	Routes       string `help:"File of rules that give sites, lines, assets or classes Kafka topics of their own (YAML)." placeholder:"FILE" type:"path"`
+	Foreign      string `help:"File of Kafka topics that others fill with MQTT messages (YAML)." placeholder:"FILE" type:"path"`
 	Speed        string `help:"Plant seconds per second of a plant or replay, or max." default:"1" placeholder:"N|max"`
 	Filters      string `help:"Filter set of the edges: default or none." enum:"default,none" default:"default"`
 	UntilDrained bool   `help:"End, with exit code 0, when every reading of the plant or replay is where it ends."`
@@ -123,7 +124,7 @@ func (c common) start(ctx context.Context, e *verb.Env, o roles.Options) (err er
 	o.Log = slog.New(slog.NewTextHandler(e.Stderr, &slog.HandlerOptions{Level: level}))
 	o.ListenMQTT, o.ListenKafka, o.ListenHTTP = c.ListenMQTT, c.ListenKafka, c.ListenHTTP
 	o.AdvertiseKafka, o.Replay, o.Filters, o.UntilDrained = c.AdvertiseKafka, c.Replay, c.Filters, c.UntilDrained
-	o.RegistryFile, o.PlainFile, o.RoutesFile = c.Registry, c.Plain, c.Routes
+	o.RegistryFile, o.PlainFile, o.RoutesFile, o.ForeignFile = c.Registry, c.Plain, c.Routes, c.Foreign
 	if err := c.listenMQTTFlags.into(&o); err != nil {
 		return err
 	}

@@ -24,6 +24,10 @@ type ConsumerConfig struct {
 	MaxFetchBytes    int32         // of one fetch; 0 is 16 MiB
 	MaxWait          time.Duration // of an idle fetch at the broker; 0 is 1 s
 
+	// FromGroup starts where the group has committed, or at the beginning. Without
+	// it OnAssigned says where.
+	FromGroup bool
+
 	// OnAssigned returns the offset to start at for each partition that was
 	// given to this member. It is called before anything of them is fetched.
 	// An error of it, or a partition left out, ends the consumer: Poll returns
@@ -77,8 +81,8 @@ func NewConsumer(cfg ConsumerConfig) (*Consumer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.OnAssigned == nil || cfg.Group == "" || len(cfg.Topics) == 0 {
-		return nil, errors.New("starting a Kafka consumer: it needs a group, topics and OnAssigned")
+	if (cfg.OnAssigned == nil) != cfg.FromGroup || cfg.Group == "" || len(cfg.Topics) == 0 {
+		return nil, errors.New("starting a Kafka consumer: it needs a group, topics, and either OnAssigned or FromGroup")
 	}
 	if cfg.SessionTimeout <= 0 {
 		cfg.SessionTimeout = 45 * time.Second
@@ -124,6 +128,9 @@ func NewConsumer(cfg ConsumerConfig) (*Consumer, error) {
 func (c *Consumer) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	if err := context.Cause(c.alive); err != nil {
 		return nil, err
+	}
+	if c.cfg.FromGroup {
+		return offsets, nil
 	}
 	var partitions []TopicPartition
 	for topic, ps := range offsets {

@@ -88,6 +88,9 @@ type Options struct {
 	PlainFile string
 	// RoutesFile is YAML of rules that give streams topics of their own; "" has none.
 	RoutesFile string
+	// ForeignFile is YAML of Kafka topics that others fill with MQTT messages; "" has
+	// none.
+	ForeignFile string
 	// BridgeGroup names the bridges that share the edge nodes; "" owns all.
 	BridgeGroup string
 	// TrimKafka lets an outside Kafka forget what bronze has committed.
@@ -200,6 +203,14 @@ func (o *Options) Check() error {
 			return fmt.Errorf("--plain needs the role bridge, which reads what is no Sparkplug")
 		}
 		if _, err := readPlain(o.PlainFile); err != nil {
+			return err
+		}
+	}
+	if o.ForeignFile != "" {
+		if !o.has(Bridge) {
+			return fmt.Errorf("--foreign needs the role bridge, which reads the topics")
+		}
+		if _, err := readForeign(o.ForeignFile); err != nil {
 			return err
 		}
 	}

@@ -44,7 +44,9 @@ const (
 	// leaves the broker, and the edges keep what they have.
 	maxPending  = 24 << 20
 	brokerClose = 2 * time.Second
-	adminWait   = 30 * time.Second
+	// foreignSession is how long a silent bridge keeps its share of a foreign topic.
+	foreignSession = 10 * time.Second
+	adminWait      = 30 * time.Second
 )
 
 func (p *process) startSpine(context.Context) error {
@@ -150,6 +152,15 @@ func (p *process) startBridge(ctx context.Context) error {
 	p.bridge = b
 	p.stack.run("routes", table.Run)
 	p.stack.run("bridge", b.Run)
+	foreign, err := readForeign(p.ForeignFile)
+	if err != nil {
+		return err
+	}
+	for _, f := range foreign {
+		p.stack.run("bridge of topic "+f.Topic, func(ctx context.Context) error {
+			return b.RunForeign(ctx, kafkac.ConsumerConfig{Config: p.kafkaConfig("foreign"), Group: "headrace.foreign." + f.Topic, SessionTimeout: foreignSession}, f)
+		})
+	}
 	return nil
 }
 

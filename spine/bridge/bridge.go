@@ -457,7 +457,7 @@ type counts struct {
 	needsRebirth, waiting, rebirths      int64
 	gaps, skipped, expired, acks, repeat int64
 	others, takenOver, heldOver, owned   int64
-	plain                                int64
+	plain, foreign, foreignGaps          int64
 }
 
 func (b *Bridge) count(add func(*counts)) {
@@ -495,10 +495,12 @@ func (b *Bridge) Counters() []signal.Counter {
 		{"acks", n.acks},
 		{"retries", n.repeat}, // records that Kafka refused and that were produced again
 		{"pending_bytes_now", b.pending},
-		{"plain", n.plain},             // messages that are no Sparkplug and were read
-		{"others", n.others},           // messages of nodes that another bridge owns
-		{"taken_over", n.takenOver},    // of those, worked on because its owner was gone
-		{"held_overflows", n.heldOver}, // of those, given up before their time for want of room
+		{"plain", n.plain},              // messages that are no Sparkplug and were read
+		{"foreign", n.foreign},          // records read of topics that others fill
+		{"foreign_gaps", n.foreignGaps}, // times such a topic no longer held what comes next
+		{"others", n.others},            // messages of nodes that another bridge owns
+		{"taken_over", n.takenOver},     // of those, worked on because its owner was gone
+		{"held_overflows", n.heldOver},  // of those, given up before their time for want of room
 		{"shares_now", n.owned},
 	} {
 		out = append(out, signal.Counter{Station: "bridge", Name: c.name, Value: c.value})

@@ -81,7 +81,11 @@ func (b *Bridge) work(ctx context.Context, m mqttc.Message) {
 	in := &inbound{ack: m.Ack}
 	in.left.Store(1)
 	defer in.release()
+	b.handle(ctx, in, m)
+}
 
+// handle reads a message, wherever it came from; b.receiving is held.
+func (b *Bridge) handle(ctx context.Context, in *inbound, m mqttc.Message) {
 	topic, err := sparkplug.ParseTopic(m.Topic)
 	switch {
 	case err != nil:

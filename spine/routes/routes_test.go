@@ -132,7 +132,9 @@ func (w *world) member(t *testing.T, rules []routes.Rule, limit int) *member {
 func (m *member) await(t *testing.T, streams ...signal.Stream) map[signal.Stream]string {
 	t.Helper()
 	out := map[signal.Stream]string{}
-	deadline := time.Now().Add(30 * time.Second)
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	deadline := time.After(30 * time.Second)
 	for _, s := range streams {
 		for {
 			topic, ok := m.table.Topic(s)
@@ -140,10 +142,11 @@ func (m *member) await(t *testing.T, streams ...signal.Stream) map[signal.Stream
 				out[s] = topic
 				break
 			}
-			if time.Now().After(deadline) {
+			select {
+			case <-look.C:
+			case <-deadline:
 				t.Fatalf("%s has no topic after 30 s", s)
 			}
-			time.Sleep(time.Millisecond)
 		}
 	}
 	return out
