@@ -4,7 +4,7 @@ set -euo pipefail
 
 # command:package
 wanted=(cc:gcc c++:g++ node:nodejs npm:npm chromium:chromium kcat:kcat mosquitto:mosquitto
-  javac:default-jdk-headless mvn:maven)
+  javac:default-jdk-headless mvn:maven ip:iproute2)
 PATH="$PATH:/usr/sbin"
 
 missing=()

@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -25,13 +26,20 @@ type cli struct {
 	Spine      spineCmd      `cmd:"" help:"Look at Kafka: what lies there, and how far the tables are."`
 	Deadletter deadletterCmd `cmd:"" help:"Look at messages that fit nothing, and try them again."`
 	SQL        sqlCmd        `cmd:"" name:"sql" help:"Query the tables of a data directory."`
+	Bench      benchCmd      `cmd:"" help:"Measure this machine's figures."`
 	Doctor     doctorCmd     `cmd:"" help:"Check this machine: ports, disk, clock, file limits."`
 	Version    versionCmd    `cmd:"" help:"Print the version of this binary."`
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := verb.Usage
+	if profiled, err := profile(); err != nil {
+		fmt.Fprintln(os.Stderr, "headrace:", err)
+	} else {
+		code = run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+		profiled()
+	}
 	stop()
 	os.Exit(code)
 }

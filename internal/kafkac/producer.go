@@ -33,6 +33,9 @@ type ProducerConfig struct {
 	// MaxBufferedBytes bounds what was handed over and has no answer; 0 is
 	// 96 MiB. Produce waits beyond it.
 	MaxBufferedBytes int64
+	// OneAtATime has a broker answer one request before it gets the next: what comes
+	// meanwhile goes into that. It suits a broker that syncs request by request.
+	OneAtATime bool
 	// MaxMessageBytes bounds a batch, and so a record; 0 is 1,000,012, which
 	// every Kafka takes unless it was told otherwise.
 	MaxMessageBytes int32
@@ -87,6 +90,9 @@ func NewProducer(cfg ProducerConfig) (*Producer, error) {
 		// room to the life of the record.
 		kgo.MaxBufferedRecords(1<<30),
 	)
+	if cfg.OneAtATime {
+		opts = append(opts, kgo.MaxProduceRequestsInflightPerBroker(1))
+	}
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("starting the Kafka producer: %w", err)

@@ -52,6 +52,9 @@ type Conn struct {
 	space   chan struct{} // closed when the queue was taken; nil if nobody waits
 	pending map[uint16]*Delivery
 	nextID  uint16
+	// received are the identifiers of QoS 1 messages that were delivered and have no
+	// acknowledgement yet, a bit each.
+	received [1 << 16 / 64]uint64
 }
 
 type outgoing struct {
@@ -247,11 +250,23 @@ func (c *Conn) freeSpace() {
 
 func (c *Conn) acknowledge(id uint16) {
 	c.mu.Lock()
+	c.received[id/64] &^= 1 << (id % 64)
 	if !c.ended {
 		c.acks = append(c.acks, id)
 	}
 	c.mu.Unlock()
 	c.wake()
+}
+
+// repeated notes a QoS 1 message, and tells whether it is a copy of one that is
+// being worked on: a broker may send again what it has waited long for.
+func (c *Conn) repeated(p *packets.PublishPacket) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	bit := uint64(1) << (p.MessageID % 64)
+	was := c.received[p.MessageID/64]&bit != 0
+	c.received[p.MessageID/64] |= bit
+	return was && p.Dup
 }
 
 func (c *Conn) read() {
@@ -294,6 +309,9 @@ func (c *Conn) deliver(p *packets.PublishPacket) {
 	}
 	ack := func() {}
 	if p.Qos == 1 {
+		if c.repeated(p) {
+			return
+		}
 		id := p.MessageID
 		ack = func() { c.acknowledge(id) }
 	}

@@ -13,8 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/headrace/headrace/internal/kafkac"
 	"github.com/headrace/headrace/internal/strictyaml"
+	"github.com/headrace/headrace/internal/wholefile"
 	"github.com/headrace/headrace/lake/delta"
 	"github.com/headrace/headrace/lake/pipeline"
 	"github.com/headrace/headrace/plain"
@@ -117,6 +120,7 @@ func (p *process) startBridge(ctx context.Context) error {
 	producerConfig := kafkac.ProducerConfig{Config: cfg, MaxBufferedBytes: 2 * maxPending}
 	if p.log != nil {
 		producerConfig.MaxMessageBytes = 8 << 20 // an outside Kafka has limits of its own
+		producerConfig.OneAtATime = true
 	}
 	producer, err := kafkac.NewProducer(producerConfig)
 	if err != nil {
@@ -135,7 +139,12 @@ func (p *process) startBridge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	id, err := p.bridgeID()
+	if err != nil {
+		return err
+	}
 	b, err := bridge.New(bridge.Options{
+		ClientID:   id,
 		Plain:      mapping,
 		Share:      share,
 		Routes:     table,
@@ -162,6 +171,24 @@ func (p *process) startBridge(ctx context.Context) error {
 		})
 	}
 	return nil
+}
+
+// bridgeID names the bridge's session at the broker, for as long as the data
+// directory lives.
+func (p *process) bridgeID() (string, error) {
+	file := p.Dir.Path("bridge-id")
+	b, err := os.ReadFile(file)
+	if id := strings.TrimSpace(string(b)); err == nil && id != "" {
+		return id, nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("reading the name of the bridge's session: %w", err)
+	}
+	id := "headrace-bridge-" + uuid.NewString()[:8]
+	if err := wholefile.Replace(file, []byte(id+"\n"), 0o640); err != nil {
+		return "", fmt.Errorf("keeping the name of the bridge's session: %w", err)
+	}
+	return id, nil
 }
 
 // outsideTopics are the settings of the topics that the bridge makes on a Kafka

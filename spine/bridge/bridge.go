@@ -9,6 +9,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -59,7 +60,12 @@ type Routes interface {
 type Options struct {
 	// MQTT says which broker; ClientID, CleanSession, Will and OnMessage are
 	// the bridge's.
-	MQTT     mqttc.Config
+	MQTT mqttc.Config
+	// ClientID names the session that the broker keeps for this bridge, so that what
+	// others publish with QoS 1 while the bridge is away, or had not brought to Kafka,
+	// comes then; each bridge has its own. "" is a session that ends with the
+	// connection.
+	ClientID string
 	Producer Producer
 	Clock    signal.Clock // the plant's: the time of the records
 	HostID   string
@@ -131,7 +137,7 @@ func New(opts Options) (*Bridge, error) {
 	}
 	b := &Bridge{
 		opts:     opts,
-		clientID: "headrace-bridge-" + uuid.NewString()[:8],
+		clientID: cmp.Or(opts.ClientID, "headrace-bridge-"+uuid.NewString()[:8]),
 		nodes:    make(map[string]*node), sites: make(map[string]*node), unrouted: make(map[signal.Stream][]*job), acks: make(map[ackKey]*signal.Intervals),
 		toPublish: make(chan struct{}, 1), toRetry: make(chan struct{}, 1),
 	}
@@ -175,7 +181,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 // session is one connection, from CONNECT to its end.
 func (b *Bridge) session(ctx context.Context) (connected bool, err error) {
 	cfg := b.opts.MQTT
-	cfg.ClientID, cfg.CleanSession = b.clientID, true
+	cfg.ClientID, cfg.CleanSession = b.clientID, b.opts.ClientID == ""
 	// The timestamp tells this connection's will from those before it; it
 	// must grow over restarts, which the plant's clock need not.
 	began := time.Now()
@@ -183,12 +189,7 @@ func (b *Bridge) session(ctx context.Context) (connected bool, err error) {
 	b.mu.Lock()
 	b.stateAt = began
 	b.mu.Unlock()
-	cfg.OnMessage = func(m mqttc.Message) {
-		// Nothing is subscribed to before Connect has returned.
-		if b.conn.Load() != nil {
-			b.receive(ctx, m)
-		}
-	}
+	cfg.OnMessage = func(m mqttc.Message) { b.receive(ctx, m) }
 	b.receiving.Lock()
 	for _, n := range b.nodes {
 		n.host.Reconnected()

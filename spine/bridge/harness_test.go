@@ -36,7 +36,7 @@ func newPlant(t *testing.T) *plant {
 	t.Helper()
 	p := &plant{valve: newValve(t)}
 	var err error
-	if p.broker, err = broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir()}); err != nil {
+	if p.broker, err = broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), AckWait: 500 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.broker.Close(context.Background()) })

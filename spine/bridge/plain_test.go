@@ -116,3 +116,57 @@ func TestPlainMessages(t *testing.T) {
 		}
 	}
 }
+
+// What others publish with QoS 1 comes to Kafka although bridges end with it under
+// way, or are not there when it is published.
+func TestQoS1OutlivesTheBridge(t *testing.T) {
+	p := newPlant(t)
+	set, err := plain.New(plain.Config{Prefix: "plant"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func() (*bridge.Bridge, func()) {
+		return p.bridge(t, func(o *bridge.Options) { o.Plain, o.ClientID = set, "bridge-1" })
+	}
+	raw := publisher(t, p)
+	published := 0
+	publish := func(n int) {
+		t.Helper()
+		for range n {
+			if err := raw.Publish(t.Context(), fmt.Sprint("plant/s/l/a", published%5, "/v"), 1, false, fmt.Append(nil, published)); err != nil {
+				t.Fatal(err)
+			}
+			published++
+		}
+	}
+	b, stop := start()
+	eventually(t, "the bridge is there", func() bool { return counter(b, "connected_now") == 1 })
+	publish(20)
+	for round := range 3 {
+		eventually(t, "messages are in Kafka", func() bool { return counter(b, "readings") > 0 })
+		p.valve.open(false) // what comes now Kafka does not get
+		before := counter(b, "plain")
+		publish(20)
+		eventually(t, "the bridge has them under way", func() bool { return counter(b, "plain") > before })
+		stop()
+		publish(20) // and nobody is there
+		p.valve.open(true)
+		if round == 1 {
+			publish(500)
+		}
+		b, stop = start()
+	}
+	values := func() map[float64]bool {
+		out := map[float64]bool{}
+		for _, r := range p.records(t, record.TopicReadings) {
+			var batch signal.Batch
+			if err := record.Decode(r.Value, &batch); err != nil {
+				t.Fatal(err)
+			}
+			out[batch.Readings[0].Value.Number] = true
+		}
+		return out
+	}
+	eventually(t, "every message is in Kafka", func() bool { return len(values()) == published })
+	stop()
+}

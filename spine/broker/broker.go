@@ -37,9 +37,15 @@ type Options struct {
 	MaxPayload int32
 	// MaxConnections bounds the clients; 0 is 10,000.
 	MaxConnections int
+	// AckWait is how long after a delivery an unacknowledged QoS 1 message is delivered
+	// again; 0 is [DefaultAckWait].
+	AckWait time.Duration
 	// MaxStore bounds what sessions keep on disk; 0 is 1 GiB.
 	MaxStore int64
 }
+
+// DefaultAckWait is Options.AckWait's.
+const DefaultAckWait = 30 * time.Second
 
 // Broker is a running broker.
 type Broker struct {
@@ -66,6 +72,9 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 	}
 	if port == 0 {
 		port = server.RANDOM_PORT
+	}
+	if opts.AckWait <= 0 {
+		opts.AckWait = DefaultAckWait
 	}
 	if opts.MaxPayload <= 0 {
 		opts.MaxPayload = 8 << 20
@@ -112,8 +121,9 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 		MQTT: server.MQTTOpts{
 			Host: host, Port: port,
 			TLSConfig: opts.TLS,
-			// A redelivery on a live session would break the order.
-			AckWait: 24 * time.Hour,
+			// After a kill a session gets back what it had not acknowledged only when
+			// this has passed; on a live one our client tells the copies apart.
+			AckWait: opts.AckWait,
 			// A client's QoS 1 filters may add up to 65,535; one that ends in # counts twice.
 			MaxAckPending: 4 << 10,
 		},

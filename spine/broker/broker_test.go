@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/headrace/headrace/internal/mqttc"
@@ -244,4 +245,113 @@ func TestStartErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a session does not acknowledge the broker sends again: on a live connection
+// our client knows the copy, after a kill it takes it.
+func TestUnacknowledgedComesAgain(t *testing.T) {
+	b, err := broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), AckWait: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close(context.Background()) })
+	arrived := make(chan mqttc.Message, 100)
+	session := func() *mqttc.Conn {
+		c, err := mqttc.Connect(t.Context(), mqttc.Config{
+			Addresses: []string{"tcp://" + b.Addr()}, ClientID: "bridge", OnMessage: func(m mqttc.Message) { arrived <- m },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Subscribe(t.Context(), map[string]byte{"plant/#": 1}); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	next := func() mqttc.Message {
+		t.Helper()
+		select {
+		case m := <-arrived:
+			return m
+		case <-time.After(30 * time.Second):
+			t.Fatal("nothing came within 30 s")
+			return mqttc.Message{}
+		}
+	}
+	c := session()
+	pub := connect(t, b, "pub", nil)
+	publish := func(text string) {
+		t.Helper()
+		if err := pub.Publish(t.Context(), "plant/a", 1, false, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("one")
+	one := next()
+	// A second subscriber that never acknowledges shows when the broker has sent
+	// its copies.
+	copies := make(chan struct{}, 100)
+	stranger := rawSubscriber(t, b.Addr(), func() { copies <- struct{}{} })
+	defer stranger()
+	publish("two")
+	two := next()
+	for range 4 {
+		<-copies
+	}
+	select {
+	case m := <-arrived:
+		t.Errorf("a copy of %q came on a live connection", m.Payload)
+	default:
+	}
+	two.Ack()
+	publish("three")
+	if three := next(); string(three.Payload) != "three" {
+		t.Errorf("%q instead of the third", three.Payload)
+	} else {
+		three.Ack()
+	}
+	_ = one // the bridge is killed before Kafka has it
+	c.Abort()
+	<-c.Done()
+	c = session()
+	defer c.Abort()
+	if again := next(); string(again.Payload) != "one" {
+		t.Errorf("%q came again", again.Payload)
+	}
+}
+
+// rawSubscriber is a client that acknowledges nothing; it tells of each PUBLISH.
+func rawSubscriber(t *testing.T, addr string, told func()) (stop func()) {
+	t.Helper()
+	socket, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	connect := packets.NewControlPacket(packets.Connect).(*packets.ConnectPacket)
+	connect.ProtocolName, connect.ProtocolVersion, connect.ClientIdentifier, connect.CleanSession = "MQTT", 4, "stranger", true
+	subscribe := packets.NewControlPacket(packets.Subscribe).(*packets.SubscribePacket)
+	subscribe.MessageID, subscribe.Topics, subscribe.Qoss = 1, []string{"plant/#"}, []byte{1}
+	for _, p := range []packets.ControlPacket{connect, subscribe} {
+		if err := p.Write(socket); err != nil {
+			t.Fatal(err)
+		}
+	}
+	subscribed, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			p, err := packets.ReadPacket(socket)
+			if err != nil {
+				return
+			}
+			switch p.(type) {
+			case *packets.SubackPacket:
+				close(subscribed)
+			case *packets.PublishPacket:
+				told()
+			}
+		}
+	}()
+	<-subscribed
+	return func() { _ = socket.Close(); <-done }
 }

@@ -37,7 +37,7 @@ func TestRoutes(t *testing.T) {
 	run([]string{"valve1/0", "other/1"}, "routes:\n  - {asset: '*', line: valve1, topic: 'plant.{line}'}\n")
 	run([]string{"valve1/0", "other/1", "valve1/2", "third/3"}, "routes:\n  - {line: valve1, topic: elsewhere}\n  - {line: third, topic: elsewhere}\n")
 
-	rows := harness.SQL[struct{ Asset, Kafka_topic string }](t, bin, dir, "SELECT DISTINCT asset, kafka_topic FROM bronze.readings ORDER BY ALL") //nolint:revive // the column's name
+	rows := harness.SQL[struct{ Asset, Kafka_topic string }](t, bin, dir, "SELECT DISTINCT asset, kafka_topic FROM bronze.readings ORDER BY ALL")
 	var got [][2]string
 	for _, r := range rows {
 		got = append(got, [2]string{r.Asset, r.Kafka_topic})

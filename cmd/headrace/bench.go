@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime/pprof"
+
+	"github.com/headrace/headrace/bench"
+	"github.com/headrace/headrace/cmd/internal/verb"
+)
+
+type benchCmd struct {
+	Spine benchSpineCmd `cmd:"" help:"From a publisher through broker and bridge to Kafka, beside Mosquitto and a bare loop."`
+	Loop  benchLoopCmd  `cmd:"" hidden:"" help:"The rival's bridge."`
+}
+
+type benchSpineCmd struct {
+	Seconds    float64  `help:"How long each figure is measured." default:"10"`
+	Publishers int      `help:"Connections that publish." default:"8"`
+	MQTT       []string `name:"mqtt" help:"An outside broker instead of the embedded one." placeholder:"tcp://HOST:PORT,…"`
+	Kafka      []string `name:"kafka" help:"An outside Kafka instead of the embedded one." placeholder:"HOST:PORT,…"`
+	Output     string   `help:"Form of the answer: text or json." enum:"text,json" default:"text"`
+}
+
+// Help shows an example.
+func (benchSpineCmd) Help() string {
+	return `Exit code 1 if a goal is missed; a CPU profile of what was measured is then left in the working directory.
+
+Examples:
+  headrace bench spine
+  headrace bench spine --seconds 30 --kafka 127.0.0.1:9092 --output json`
+}
+
+// Run measures.
+func (c benchSpineCmd) Run(ctx context.Context, e *verb.Env) error {
+	if !(c.Seconds >= 1 && c.Seconds <= 600) || c.Publishers < 1 || c.Publishers > 1000 {
+		return fmt.Errorf("--seconds %g and --publishers %d: want 1 to 600, and 1 to 1000", c.Seconds, c.Publishers)
+	}
+	r, err := bench.Spine(ctx, bench.SpineOptions{
+		Seconds: c.Seconds, Publishers: c.Publishers, MQTT: c.MQTT, Kafka: c.Kafka, Profile: ".", Say: say(e),
+	})
+	return printReport(e, r, err, c.Output)
+}
+
+// say prints progress.
+func say(e *verb.Env) func(string, ...any) {
+	return func(format string, args ...any) { fmt.Fprintf(e.Stderr, "bench: "+format+"\n", args...) }
+}
+
+func printReport(e *verb.Env, r *bench.Report, err error, output string) error {
+	if err != nil {
+		return err
+	}
+	if output == "json" {
+		err = json.NewEncoder(e.Stdout).Encode(r)
+	} else {
+		err = r.Print(e.Stdout)
+	}
+	if err == nil && !r.Met() {
+		err = verb.ErrFound
+	}
+	return err
+}
+
+type benchLoopCmd struct {
+	MQTT  string `name:"mqtt" required:""`
+	Kafka string `name:"kafka" required:""`
+}
+
+// Run is the loop.
+func (c benchLoopCmd) Run(ctx context.Context) error { return bench.Loop(ctx, c.MQTT, c.Kafka) }
+
+// profile writes a CPU profile of this process if whoever measures it asks for one.
+func profile() (stop func(), err error) {
+	name := os.Getenv(bench.ProfileVariable)
+	if name == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(name) //nolint:gosec // named by whoever started the process
+	if err != nil {
+		return nil, fmt.Errorf("writing a profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, err
+	}
+	return func() { pprof.StopCPUProfile(); _ = f.Close() }, nil
+}
