@@ -13,6 +13,7 @@ import (
 
 type benchCmd struct {
 	Spine benchSpineCmd `cmd:"" help:"From a publisher through broker and bridge to Kafka, beside Mosquitto and a bare loop."`
+	Fleet benchFleetCmd `cmd:"" help:"100,000 sensors at one broker and one bridge, and back after the broker was killed."`
 	Loop  benchLoopCmd  `cmd:"" hidden:"" help:"The rival's bridge."`
 }
 
@@ -62,6 +63,28 @@ func printReport(e *verb.Env, r *bench.Report, err error, output string) error {
 		err = verb.ErrFound
 	}
 	return err
+}
+
+type benchFleetCmd struct {
+	Nodes   int     `help:"Sparkplug edge nodes." default:"1000"`
+	Sensors int     `help:"Sensors of each." default:"100"`
+	Every   float64 `help:"Seconds between two messages of a node." default:"5"`
+	Seconds float64 `help:"How long the traffic is measured." default:"15"`
+	Output  string  `help:"Form of the answer: text or json." enum:"text,json" default:"text"`
+}
+
+// Help shows an example.
+func (benchFleetCmd) Help() string {
+	return "Each node is a connection of its own.\n\nExample:\n  headrace bench fleet --nodes 200 --output json"
+}
+
+// Run measures.
+func (c benchFleetCmd) Run(ctx context.Context, e *verb.Env) error {
+	if c.Nodes < 1 || c.Nodes > 9000 || c.Sensors < 1 || c.Sensors > 10_000 || !(c.Every >= 0.1 && c.Every <= 3600) || !(c.Seconds >= 1 && c.Seconds <= 3600) {
+		return fmt.Errorf("want 1 to 9000 nodes, 1 to 10000 sensors, 0.1 to 3600 s between messages and 1 to 3600 s of traffic")
+	}
+	r, err := bench.Fleet(ctx, bench.FleetOptions{Nodes: c.Nodes, Sensors: c.Sensors, Every: c.Every, Seconds: c.Seconds, Say: say(e)})
+	return printReport(e, r, err, c.Output)
 }
 
 type benchLoopCmd struct {

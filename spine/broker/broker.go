@@ -111,10 +111,13 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 
 		CustomClientAuthentication: authentication,
 
-		JetStream:              true,
-		StoreDir:               opts.Dir,
-		JetStreamMaxMemory:     32 << 20,
-		JetStreamMaxStore:      opts.MaxStore,
+		JetStream:          true,
+		StoreDir:           opts.Dir,
+		JetStreamMaxMemory: 32 << 20,
+		JetStreamMaxStore:  opts.MaxStore,
+		// Each QoS 1 filter of a session is one; the default of 1,000 is fewer than
+		// the clients that are let in.
+		JetStreamLimits:        server.JSLimitOpts{DefaultMaxConsumers: -1},
 		SyncInterval:           200 * time.Millisecond,
 		DisableJetStreamBanner: true,
 
