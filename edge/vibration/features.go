@@ -181,7 +181,11 @@ func (s *Stage) features(c *channel, x []float64, sp *shaftSpeed, row []float64)
 		for i := range p.bands {
 			// The lowest speed bounds what was sampled.
 			if b := &p.bands[i]; b.orders && (b.clip || b.high*sp.highest <= c.Wave.Rate/2) {
-				row[atBands+i] = band(o.v, o.step, b.low, b.high)
+				low := b.low
+				if low == 0 && !b.clip {
+					low = -o.step / 2
+				}
+				row[atBands+i] = band(o.v, o.step, low, b.high)
 			}
 		}
 	}
@@ -203,7 +207,16 @@ func (b *bandPlan) hertz(power []float64, hz, nyquist float64, sp *shaftSpeed) f
 		if !b.clip {
 			return math.NaN()
 		}
-		high = max(nyquist, low)
+		return band(power, hz, low, max(nyquist, low))
+	}
+	if !b.clip {
+		// The first and the last line have no other half beyond 0 and half the rate.
+		if low == 0 {
+			low = -hz / 2
+		}
+		if high == nyquist {
+			high += hz / 2
+		}
 	}
 	return band(power, hz, low, high)
 }
