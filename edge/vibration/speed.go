@@ -74,7 +74,8 @@ type shaftSpeed struct {
 	highest  float64
 	// knots are where the speed bends: seconds after the first sample, Hz there,
 	// and revolutions since. Only where it varies.
-	knots []knot
+	knots  []knot
+	placed bool // [Stage].place is for it
 }
 
 type knot struct{ at, hz, turns float64 }
@@ -181,17 +182,7 @@ func (s *Stage) resample(sp *shaftSpeed, x []float64, dt float64, out []float64)
 	n := len(x)
 	bend := s.spline(x)
 	total := sp.turns(float64(n-1) * dt)
-	seg := 1
-	for j := range out {
-		turns := total * float64(j) / float64(len(out))
-		for seg < len(sp.knots)-1 && sp.knots[seg].turns < turns {
-			seg++
-		}
-		a, b := &sp.knots[seg-1], &sp.knots[seg]
-		d, slope := turns-a.turns, (b.hz-a.hz)/(b.at-a.at)
-		// The root of hz·t + slope·t²/2 = d that does not cancel.
-		at := a.at + 2*d/(a.hz+math.Sqrt(max(a.hz*a.hz+2*slope*d, 0)))
-		p := at / dt
+	for j, p := range s.places(sp, n, dt, total, len(out)) {
 		i := min(max(int(p), 0), n-2)
 		u := p - float64(i)
 		v := 1 - u
@@ -200,21 +191,49 @@ func (s *Stage) resample(sp *shaftSpeed, x []float64, dt float64, out []float64)
 	return total
 }
 
-// spline is the second derivatives of the natural cubic spline through x at 0, 1,
-// 2 … (Press et al., Numerical Recipes, 3rd ed., 3.3).
-func (s *Stage) spline(x []float64) []float64 {
-	n := len(x)
-	s.bend, s.sweep = sized(s.bend, n), sized(s.sweep, n)
-	bend, sweep := s.bend, s.sweep
-	bend[0], sweep[0] = 0, 0
-	for i := 1; i < n-1; i++ {
-		p := 4 + sweep[i-1]
-		sweep[i] = -1 / p
-		bend[i] = (6*(x[i+1]-2*x[i]+x[i-1]) - bend[i-1]) / p
+// places are the angles as positions among the samples; once a window.
+func (s *Stage) places(sp *shaftSpeed, n int, dt, total float64, count int) []float64 {
+	if sp.placed {
+		return s.place
 	}
-	bend[n-1] = 0
+	sp.placed = true
+	s.place = sized(s.place, count)
+	seg := 1
+	for j := range s.place {
+		turns := total * float64(j) / float64(count)
+		for seg < len(sp.knots)-1 && sp.knots[seg].turns < turns {
+			seg++
+		}
+		a, b := &sp.knots[seg-1], &sp.knots[seg]
+		d, slope := turns-a.turns, (b.hz-a.hz)/(b.at-a.at)
+		// The root of hz·t + slope·t²/2 = d that does not cancel.
+		s.place[j] = (a.at + 2*d/(a.hz+math.Sqrt(max(a.hz*a.hz+2*slope*d, 0)))) / dt
+	}
+	return s.place
+}
+
+// spline is the second derivatives of the natural cubic spline through x at 0, 1,
+// 2 … (Press et al., Numerical Recipes, 3rd ed., 3.3). The factors of the sweep are
+// those of any x, and reach their limit within settled steps.
+func (s *Stage) spline(x []float64) []float64 {
+	const settled = 32
+	n := len(x)
+	s.bend = sized(s.bend, n)
+	bend := s.bend
+	var factors [settled]float64
+	for i := 1; i < settled; i++ {
+		factors[i] = 1 / (4 - factors[i-1])
+	}
+	bend[0], bend[n-1] = 0, 0
+	before := 0.0
+	for i := 1; i < n-1; i++ {
+		before = (6*(x[i+1]-2*x[i]+x[i-1]) - before) * factors[min(i, settled-1)]
+		bend[i] = before
+	}
+	after := 0.0
 	for i := n - 2; i > 0; i-- {
-		bend[i] += sweep[i] * bend[i+1]
+		after = bend[i] - factors[min(i, settled-1)]*after
+		bend[i] = after
 	}
 	return bend
 }

@@ -26,7 +26,7 @@ type Stage struct {
 	row      []float64
 	block    []float64
 	bend     []float64
-	sweep    []float64
+	place    []float64
 }
 
 type key struct {
