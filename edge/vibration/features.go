@@ -203,6 +203,9 @@ func (b *bandPlan) hertz(power []float64, hz, nyquist float64, sp *shaftSpeed) f
 		}
 		low, high = low*sp.mean, high*sp.mean
 	}
+	if math.Abs(high-nyquist) < 1e-12*nyquist {
+		high = nyquist // but for rounding
+	}
 	if high > nyquist {
 		if !b.clip {
 			return math.NaN()

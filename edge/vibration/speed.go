@@ -54,7 +54,7 @@ type speedAt struct {
 }
 
 func (s *speed) take(rpm float64, at signal.Micros, follow bool) {
-	if follow && s.At != 0 && at > s.At {
+	if follow && at > s.At {
 		drop := 0
 		for drop < len(s.Before) && (len(s.Before)-drop >= maxSpeeds || s.Before[drop].At < at-speedKept) {
 			drop++

@@ -29,7 +29,7 @@ func block(first uint64, rate float64, x []float64) (*signal.Reading, *record.Wa
 	return &signal.Reading{Sensor: "de", EventTime: at, AliveAt: at, Unit: "[g]", Quality: signal.QualityGood}, w
 }
 
-func open(t testing.TB, r Rule) *Stage {
+func open(t rapid.TB, r Rule) *Stage {
 	t.Helper()
 	set, err := New(Config{Name: "test", Rules: []Rule{r}})
 	if err != nil {
@@ -43,7 +43,7 @@ func open(t testing.TB, r Rule) *Stage {
 }
 
 // look returns the features of a window by suffix.
-func look(t testing.TB, st *Stage, rate float64, x []float64) map[string]float64 {
+func look(t rapid.TB, st *Stage, rate float64, x []float64) map[string]float64 {
 	t.Helper()
 	r, w := block(0, rate, x)
 	out, _, err := st.Window(asset, r, w, nil)
@@ -57,7 +57,7 @@ func look(t testing.TB, st *Stage, rate float64, x []float64) map[string]float64
 	return f
 }
 
-func near(t *testing.T, what string, got, want, tolerance float64) {
+func near(t rapid.TB, what string, got, want, tolerance float64) {
 	t.Helper()
 	if !(math.Abs(got-want) <= tolerance*math.Abs(want)) {
 		t.Errorf("%s is %v, want %v to %v", what, got, want, tolerance)
