@@ -124,7 +124,7 @@ func (s *Stage) breakOff(c *channel) {
 // complete.
 func (s *Stage) take(asset signal.Asset, c *channel, r *signal.Reading, w *record.Waveform, out []signal.Reading) ([]signal.Reading, bool) {
 	count := w.Len()
-	if count == 0 {
+	if count == 0 || w.First > math.MaxUint64-uint64(count) { // no sensor has so many samples
 		return out, false
 	}
 	v := c.Wave
@@ -139,7 +139,7 @@ func (s *Stage) take(asset signal.Asset, c *channel, r *signal.Reading, w *recor
 		return r.EventTime + signal.Micros(math.Round(seconds(float64(index-w.First))))
 	}
 	v.End, v.Time = w.First+uint64(count), after(w.First+uint64(count))
-	x := s.block
+	var x []float64
 	if len(c.samples) == 0 {
 		s.block = w.Floats(s.block)
 		x = s.block

@@ -320,6 +320,51 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
+// FuzzWindow has blocks, speeds and states that cannot be: nothing panics, and
+// what comes out is finite, or null and bad.
+func FuzzWindow(f *testing.F) {
+	f.Add(uint64(0), 5000.0, int64(0), 1700.0, 1.0, []byte("some samples, not many"), uint16(512))
+	f.Add(uint64(math.MaxUint64-100), 1e-300, int64(math.MaxInt64), 0.0, 1e300, []byte{0xff, 0x7f, 0, 0x80}, uint16(1000))
+	f.Add(uint64(1), math.SmallestNonzeroFloat64, int64(math.MinInt64), 1e300, math.SmallestNonzeroFloat64, []byte{1, 2, 3, 4}, uint16(300))
+	f.Add(uint64(1), math.MaxFloat64, int64(-1), math.SmallestNonzeroFloat64, -1.0, []byte{1, 2, 3, 4}, uint16(700))
+	f.Fuzz(func(t *testing.T, first uint64, rate float64, at int64, rpm, scale float64, pattern []byte, count uint16) {
+		if !(rate > 0) || math.IsInf(rate, 0) || math.IsNaN(scale) || math.IsInf(scale, 0) || len(pattern) == 0 {
+			return // a record never says so
+		}
+		rule := everything()
+		rule.Average = 1
+		tracked, plain := rule, rule
+		plain.OrderTracking, plain.Regimes = false, nil
+		for _, r := range []Rule{tracked, plain} {
+			fd := &feed{st: open(t, r)}
+			fd.say("state", "", signal.TextValue("on"), signal.Micros(at))
+			fd.say("speed", "/min", signal.NumberValue(rpm), signal.Micros(at))
+			fd.say("speed", "/min", signal.NumberValue(rpm*1.5), signal.Micros(at+1000))
+			for i := range uint64(3) {
+				w := &record.Waveform{First: first + i*uint64(count), Rate: rate, Format: record.FormatI16, Scale: scale}
+				for k := range 2 * int(count) {
+					w.Samples = append(w.Samples, pattern[k%len(pattern)]+byte(k))
+				}
+				rd := &signal.Reading{Sensor: "de", Unit: "[g]", Quality: signal.QualityGood, EventTime: signal.Micros(at)}
+				out, _, err := fd.st.Window(asset, rd, w, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range out {
+					if v := d.Value.Number; math.IsNaN(v) || math.IsInf(v, 0) || d.Value.Kind == signal.Null && d.Quality.Good() {
+						t.Fatalf("%+v", d)
+					}
+				}
+				st, err := fd.st.set.Open(fd.st.State())
+				if err != nil {
+					t.Fatal(err)
+				}
+				fd.st = st
+			}
+		}
+	})
+}
+
 func benchmark(b *testing.B, rule Rule, size int) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	x := make([]float64, size)

@@ -103,6 +103,7 @@ const (
 	maxOverlap   = 0.95
 	maxAverage   = 10_000
 	maxHarmonics = 20
+	most         = 1e12
 )
 
 // Set is a checked configuration.
@@ -198,8 +199,8 @@ func (r *Rule) check() error {
 		"kurtosis": t.Kurtosis, "envelope_share": t.EnvelopeShare, "rearm_seconds": t.RearmSeconds, "envelope_low": r.EnvelopeLow,
 		"pre_windows": float64(t.PreWindows), "post_windows": float64(t.PostWindows), "max_windows": float64(t.MaxWindows),
 	} {
-		if !(v >= 0) || math.IsInf(v, 0) {
-			return fmt.Errorf("%s is %v; want 0 or more", name, v)
+		if !(v >= 0 && v <= most) {
+			return fmt.Errorf("%s is %v; want 0 to %g", name, v, most)
 		}
 	}
 	if !(r.EnvelopeHigh > r.EnvelopeLow) {

@@ -235,10 +235,11 @@ func (s *Stage) strikes(c *channel, sp *shaftSpeed, hz float64, row []float64) {
 			row[o.at+h] = math.NaN()
 		}
 	}
-	low, high := int(math.Ceil(rule.EnvelopeLow/hz)), int(math.Floor(min(rule.EnvelopeHigh, c.Wave.Rate/2-hz)/hz))
-	if !sp.known || low > high {
+	from, to := math.Ceil(rule.EnvelopeLow/hz), math.Floor(min(rule.EnvelopeHigh, c.Wave.Rate/2-hz)/hz)
+	if !sp.known || !(from <= to && to <= float64(n/2)) {
 		return
 	}
+	low, high := int(from), int(to)
 	top := envelopeHigh
 	for _, o := range p.orders {
 		at := o.order * float64(rule.harmonics()) * sp.mean

@@ -194,10 +194,20 @@ func TestZones(t *testing.T) {
 		velocity        float64
 		want            string
 	}{
-		{"1", "rigid", 2.3, "A"}, {"1", "rigid", 2.31, "B"}, {"1", "rigid", 4.5, "B"}, {"1", "rigid", 7.1, "C"}, {"1", "rigid", 7.2, "D"},
-		{"1", "flexible", 3.5, "A"}, {"1", "flexible", 7.2, "C"}, {"1", "flexible", 11.1, "D"},
-		{"2", "rigid", 1.4, "A"}, {"2", "rigid", 2.9, "C"}, {"2", "rigid", 4.6, "D"},
-		{"2", "flexible", 2.2, "A"}, {"2", "flexible", 4.6, "C"}, {"2", "flexible", 7.2, "D"},
+		{"1", "rigid", 2.3, "A"},
+		{"1", "rigid", 2.31, "B"},
+		{"1", "rigid", 4.5, "B"},
+		{"1", "rigid", 7.1, "C"},
+		{"1", "rigid", 7.2, "D"},
+		{"1", "flexible", 3.5, "A"},
+		{"1", "flexible", 7.2, "C"},
+		{"1", "flexible", 11.1, "D"},
+		{"2", "rigid", 1.4, "A"},
+		{"2", "rigid", 2.9, "C"},
+		{"2", "rigid", 4.6, "D"},
+		{"2", "flexible", 2.2, "A"},
+		{"2", "flexible", 4.6, "C"},
+		{"2", "flexible", 7.2, "D"},
 	} {
 		if got := z.find(c.group, c.mounting).Of(c.velocity); got != c.want {
 			t.Errorf("group %s %s at %v mm/s is %s, want %s", c.group, c.mounting, c.velocity, got, c.want)

@@ -187,5 +187,12 @@ func (a *analyser) envelopeSpectrum(squared []float64, last int) []float64 {
 	return a.env
 }
 
-// lineAfter is the first line that a band up to high does not touch.
-func lineAfter(high, step float64) int { return int(math.Min(math.Ceil(high/step+0.5), 1<<30)) }
+// lineAfter is the first line that a band up to high does not touch; many for what
+// is no number.
+func lineAfter(high, step float64) int {
+	const many = 1 << 30
+	if at := math.Ceil(high/step + 0.5); at < many {
+		return int(at)
+	}
+	return many
+}

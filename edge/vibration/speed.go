@@ -161,7 +161,7 @@ func (sp *shaftSpeed) finish(seconds float64) {
 	sp.knots = k
 	sp.mean = k[len(k)-1].turns / seconds
 	sp.varies = sp.highest > sp.lowest
-	sp.known = sp.lowest > 0 && (!sp.varies || sp.lowest >= slowest*sp.mean)
+	sp.known = sp.lowest > 0 && !math.IsInf(sp.mean, 0) && sp.lowest >= slowest*sp.mean // false for NaN
 }
 
 // turns is how many revolutions a time after the first sample are.

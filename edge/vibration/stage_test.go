@@ -322,23 +322,42 @@ func TestRealBearings(t *testing.T) {
 	}
 }
 
+// FuzzOpen opens states of all kinds, and goes on from them.
 func FuzzOpen(f *testing.F) {
-	st, err := CWRU().Open(nil)
+	set, err := New(Config{Name: "test", Rules: []Rule{everything()}})
 	if err != nil {
 		f.Fatal(err)
 	}
-	r, w := block(0, 12000, make([]float64, 4096))
-	if _, _, err := st.Window(asset, r, w, nil); err != nil {
+	rng := rand.New(rand.NewPCG(1, 1))
+	x := make([]float64, 300)
+	for i := range x {
+		x[i] = rng.NormFloat64()
+	}
+	st, err := set.Open(nil)
+	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(st.State())
+	fd := &feed{st: st}
+	fd.say("state", "", signal.TextValue("on"), 1)
+	for i := range 3 {
+		fd.say("speed", "/min", signal.NumberValue(1500+float64(i)), signal.Micros(i))
+		fd.wave(f, uint64(i)*300, x)
+		f.Add(fd.st.State())
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		st, err := CWRU().Open(b)
+		st, err := set.Open(b)
 		if err != nil {
 			return
 		}
-		if _, err := CWRU().Open(st.State()); err != nil {
+		if _, err := set.Open(st.State()); err != nil {
 			t.Fatal(err)
+		}
+		g := &feed{st: st, kept: fd.kept, starts: fd.starts}
+		if err := st.Refill(g.read); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			g.wave(t, 900+uint64(i)*300, x)
 		}
 	})
 }
