@@ -98,6 +98,36 @@ func TestGainOfEverything(t *testing.T) {
 	})
 }
 
+// The squared envelope of few samples has the lines of that of all of them, whatever
+// the band and however many lines are wanted.
+func TestThinEnvelope(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := 1 << rapid.IntRange(6, 12).Draw(t, "log2")
+		low := rapid.IntRange(1, n/2-1).Draw(t, "low")
+		high := rapid.IntRange(low, n/2-1).Draw(t, "high")
+		want := rapid.IntRange(1, n/2).Draw(t, "want")
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		x := make([]float64, n)
+		for i := range x {
+			x[i] = rng.NormFloat64()
+		}
+		thin, whole := &open(t, Rule{}).analyser, &open(t, Rule{}).analyser
+		thin.transform(x)
+		whole.transform(x)
+		few := thin.envelope(n, low, high, want)
+		got, all := thin.envelopeSpectrum(few, want), whole.envelopeSpectrum(whole.envelope(n, low, high, n), want)
+		sum := 0.0
+		for _, v := range all {
+			sum += v
+		}
+		for k := range all {
+			if math.Abs(got[k]-all[k]) > 1e-12*sum {
+				t.Fatalf("line %d of %d samples is %v, of %d samples %v", k, len(few), got[k], n, all[k])
+			}
+		}
+	})
+}
+
 // A tone of known acceleration has the velocity a / 2πf, whatever the unit.
 func TestVelocityOfATone(t *testing.T) {
 	const rate, n = 12800.0, 8192
@@ -430,20 +460,26 @@ func TestRegimes(t *testing.T) {
 	}
 }
 
-// A regime that ends cuts an average short.
+// A regime that ends cuts an average short, also where another begins.
 func TestRegimeEndsAnAverage(t *testing.T) {
-	f := &feed{st: open(t, Rule{Window: 64, Average: 3, BandsOnly: true, Regimes: []Regime{{Name: "on", State: &StateIn{Sensor: "state", Values: []string{"on"}}}}})}
-	for i, state := range []string{"on", "on", "off", "on", "on", "on"} {
+	f := &feed{st: open(t, Rule{Window: 64, Average: 3, BandsOnly: true, Regimes: []Regime{
+		{Name: "on", State: &StateIn{Sensor: "state", Values: []string{"on"}}}, {Name: "boost", State: &StateIn{Sensor: "state", Values: []string{"boost"}}},
+	}})}
+	for i, state := range []string{"on", "on", "off", "on", "on", "on", "on", "boost", "boost", "boost"} {
 		f.say("state", "", signal.TextValue(state), signal.Micros(i))
 		f.wave(t, uint64(i)*64, make([]float64, 64))
 	}
-	var ends []signal.Micros
-	for _, d := range f.out {
+	type set struct {
+		Regime string
+		End    signal.Micros
+	}
+	var got []set
+	for i, d := range f.out {
 		if d.Sensor == "de.rms" {
-			ends = append(ends, d.EventTime)
+			got = append(got, set{f.out[i-1].Value.Text, d.EventTime})
 		}
 	}
-	if d := cmp.Diff([]signal.Micros{6 * 64 * 200}, ends); d != "" || f.st.Counts().Broken != 2 {
+	if d := cmp.Diff([]set{{"on", 6 * 64 * 200}, {"boost", 10 * 64 * 200}}, got); d != "" || f.st.Counts().Broken != 3 {
 		t.Errorf("%s %+v", d, f.st.Counts())
 	}
 }

@@ -167,7 +167,7 @@ def cases():
     rng = np.random.default_rng(20)
     skf = {"bpfo": 3.5848, "bpfi": 5.4152, "bsf": 4.7135, "ftf": 0.3983}
     bands = [
-        {"name": "sub", "orders": [0.2, 0.8]}, {"name": "once", "orders": [0.8, 1.2]}, {"name": "twice", "orders": [1.2, 2.7]},
+        {"name": "still", "orders": [0, 0.2]}, {"name": "sub", "orders": [0.2, 0.8]}, {"name": "once", "orders": [0.8, 1.2]}, {"name": "twice", "orders": [1.2, 2.7]},
         {"name": "slow", "hz": [0, 333.3]}, {"name": "fast", "hz": [333.3, 6000]},
     ]
     profile = [{"seconds": 0, "rpm": 1500}, {"seconds": 0.11, "rpm": 1800}, {"seconds": 0.4, "rpm": 2400}]
