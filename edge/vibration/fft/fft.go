@@ -171,18 +171,24 @@ func (r *Real) Transform(re, im, x []float64) {
 	m := r.n / 2
 	x, re, im = x[:2*m], re[:m+1], im[:m+1]
 	zr, zi := r.re[:m], r.im[:m]
-	for k := range zr {
-		zr[k], zi[k] = x[2*k], x[2*k+1]
+	for k := 0; k < len(zr) && k < len(zi) && 2*k+2 <= len(x); k++ {
+		v := x[2*k : 2*k+2 : 2*k+2]
+		zr[k], zi[k] = v[0], v[1]
 	}
 	r.half.transform(zr, zi)
 	// Even and odd samples were transformed as one; their spectra are told apart by
 	// symmetry (Press et al., Numerical Recipes, 3rd ed., 12.3.2).
 	re[0], im[0] = zr[0]+zi[0], 0
 	re[m], im[m] = zr[0]-zi[0], 0
-	for k := 1; k <= m/2; k++ {
-		wr, wi := r.twiddles[2*k], r.twiddles[2*k+1]
-		er, ei := 0.5*(zr[k]+zr[m-k]), 0.5*(zi[k]-zi[m-k])
-		or, oi := 0.5*(zi[k]+zi[m-k]), 0.5*(zr[m-k]-zr[k])
+	// From both ends to the middle; the slices say that indices are in bounds.
+	h := m / 2
+	tw := r.twiddles[: 2*h+2 : 2*h+2]
+	ar, ai, br, bi := zr[:h+1], zi[:h+1], zr[h:m], zi[h:m]
+	for k := 1; k <= h; k++ {
+		wr, wi := tw[2*k], tw[2*k+1]
+		cr, ci := br[len(br)-k], bi[len(bi)-k]
+		er, ei := 0.5*(ar[k]+cr), 0.5*(ai[k]-ci)
+		or, oi := 0.5*(ai[k]+ci), 0.5*(cr-ar[k])
 		tr, ti := or*wr-oi*wi, or*wi+oi*wr
 		re[k], im[k] = er+tr, ei+ti
 		re[m-k], im[m-k] = er-tr, ti-ei
