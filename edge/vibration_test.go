@@ -155,7 +155,7 @@ func TestVibrationSurvivesKills(t *testing.T) {
 			a, stop := start(t, opt())
 			drained(t, a, time.Hour)
 			gaps += counters(a)["vibration_gaps"]
-			if c := counters(a); kills == 0 && c["vibration_windows"] != int64(c["samples"]-1024)/512+1 {
+			if c := counters(a); kills == 0 && c["vibration_windows"] != (c["samples"]-1024)/512+1 {
 				t.Errorf("%d windows of %d samples", c["vibration_windows"], c["samples"])
 			}
 			features = b.features(t)
