@@ -91,6 +91,7 @@ type Agent struct {
 	live    func() []signal.Counter // the same as they are now, if it can be asked
 	worst   filter.Error
 	kept    ring.Stats
+	windows vibration.Counts
 
 	ended   chan struct{} // closed when intake is at the source's end
 	drained chan struct{}
@@ -312,6 +313,14 @@ func (a *Agent) Counters() []signal.Counter {
 	add("ring_unpinned", a.kept.Unpinned)
 	add("ring_bytes_now", a.kept.Bytes)
 	add("ring_pinned_now", a.kept.Pinned)
+	add("vibration_windows", a.windows.Windows)
+	add("vibration_outside_speed", a.windows.OutsideSpeed)
+	add("vibration_outside_load", a.windows.OutsideLoad)
+	add("vibration_outside_state", a.windows.OutsideState)
+	add("vibration_outside_unknown", a.windows.OutsideUnknown)
+	add("vibration_broken", a.windows.Broken)
+	add("vibration_gaps", a.windows.Gaps)
+	add("vibration_no_velocity", a.windows.NoVelocity)
 	if a.live != nil {
 		return append(out, a.live()...)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/headrace/headrace/edge/outbox"
 	"github.com/headrace/headrace/edge/ring"
 	"github.com/headrace/headrace/edge/source"
+	"github.com/headrace/headrace/edge/vibration"
 	"github.com/headrace/headrace/signal"
 )
 
@@ -91,9 +92,9 @@ type confirmation struct {
 
 const maxConfirms = 64
 
-func (a *Agent) setKept(e filter.Error, kept ring.Stats) {
+func (a *Agent) setKept(e filter.Error, kept ring.Stats, windows vibration.Counts) {
 	a.mu.Lock()
-	a.worst, a.kept = e, kept
+	a.worst, a.kept, a.windows = e, kept, windows
 	a.mu.Unlock()
 }
 
@@ -342,7 +343,7 @@ func (p *packer) commitAs(ctx context.Context, ended bool) error {
 	p.derived, p.samples, p.shipped = 0, 0, 0
 	clear(p.streams)
 	p.a.setFigures(p.src)
-	p.a.setKept(p.filter.Worst(), p.waves.ring.Stats())
+	p.a.setKept(p.filter.Worst(), p.waves.ring.Stats(), p.waves.stage.Counts())
 	return nil
 }
 

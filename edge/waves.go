@@ -39,10 +39,24 @@ func (a *Agent) openWaves(state []byte) (*waves, error) {
 	if w.stage, err = a.opt.Vibration.Open(frozen); err != nil {
 		return nil, err
 	}
+	w.stage.LogTo(a.log)
 	w.ring, err = ring.Open(ring.Options{
 		Dir: RingDir(a.opt.Dir), MaxBytes: a.opt.RingBytes, MaxAge: a.opt.RingAge, Clock: a.opt.Clock, FloorBytes: 2 * a.opt.FloorBytes, Log: a.log,
 	})
+	if err != nil {
+		return w, err
+	}
+	if err = w.refill(); err != nil {
+		err = errors.Join(err, w.ring.Close())
+	}
 	return w, err
+}
+
+// refill gives the stage back the samples that waited for their window.
+func (w *waves) refill() error {
+	return w.stage.Refill(func(asset signal.Asset, sensor string, from, before uint64, visit func([]byte) error) error {
+		return w.ring.Blocks(asset, sensor, from, before, func(b ring.Block) error { return visit(b.Bytes) })
+	})
 }
 
 func frozenWaves(state []byte) (out []byte, err error) {

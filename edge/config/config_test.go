@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/headrace/headrace/signal"
 )
@@ -116,8 +117,104 @@ func TestLint(t *testing.T) {
 	}
 }
 
+// waves has all that a rule of waveforms may say.
+const waves = `
+vibration:
+  name: hall-1
+  zones: {version: ours-1, source: the maker, machines: [{group: "7", mounting: springs, ab: 1, bc: 2, cd: 3}]}
+  rules:
+    - asset: "P-*"
+      sensor: de_acceleration
+      unit: "[g]"
+      rate: 25600
+      window: 8192
+      overlap: 0.5
+      average: 4
+      every_seconds: 10
+      rpm: 1480
+      speed_sensor: speed
+      order_tracking: true
+      statistics: [peak_to_peak, skewness]
+      bands: [{name: sub, orders: [0.3, 0.8]}, {name: hf, hz: [3000, 10000]}]
+      velocity: {group: "7", mounting: springs}
+      bearing: {balls: 9, ball_diameter: 7.94, pitch_diameter: 39.04, contact_angle: 0}
+      harmonics: 4
+      each_harmonic: true
+      envelope_low: 2500
+      envelope_high: 4500
+      regimes:
+        - {name: full, rpm: [1400, 1500], load: {sensor: power, low: 20, high: 40, max_age_seconds: 120}, state: {sensor: state, values: [running]}}
+`
+
+func TestLintVibration(t *testing.T) {
+	change := func(pairs ...string) []byte { return []byte(good + strings.NewReplacer(pairs...).Replace(waves)) }
+	for name, c := range map[string]struct {
+		text []byte
+		want []string
+	}{
+		"as it is": {change(), nil},
+		"band above half the rate": {change("10000]", "13000]"), []string{
+			"band hf ends at 13000 Hz, above half the rate of 25600 samples/s; it has no value",
+		}},
+		"velocity without a unit": {change(`unit: "[g]"`, `unit: ""`), []string{
+			"velocity, but no unit; declare [g] or m/s2, a channel of another unit has none",
+		}},
+		"velocity above half the rate": {change("rate: 25600", "rate: 1900", "3000, 10000", "300, 900", "envelope_low: 2500", "envelope_low: 100", "envelope_high: 4500", "envelope_high: 900"), []string{
+			"velocity ends at 1000 Hz, above half the rate of 1900 samples/s; it has no value",
+		}},
+		"window too short": {change("window: 8192", "window: 1024"), []string{
+			"band sub: a window of 1024 samples has lines of 25 Hz, too wide for it; take 8192",
+			"velocity: a window of 1024 samples has lines of 25 Hz, too wide for it; take 8192",
+			"bearing: orders 3.585 and 5.415 are 45.2 Hz apart, less than two lines of 25 Hz of a window of 1024 samples; take 2048",
+			"bearing: orders 5.415 and 4.713 are 17.3 Hz apart, less than two lines of 25 Hz of a window of 1024 samples; take 4096",
+			"bearing: orders 3.585 and 4.713 are 27.8 Hz apart, less than two lines of 25 Hz of a window of 1024 samples; take 2048",
+			"bearing: order 0.3983 is 9.82 Hz, less than two lines of 25 Hz of a window of 1024 samples; take 8192",
+		}},
+		"envelope above half the rate": {change("envelope_high: 4500", "envelope_high: 14000"), []string{
+			"the envelope's band ends at 14000 Hz, above half the rate of 25600 samples/s",
+		}},
+		"no envelope": {change("envelope_low: 2500", "envelope_low: 13000", "envelope_high: 4500", "envelope_high: 14000"), []string{
+			"the envelope's band ends at 14000 Hz, above half the rate of 25600 samples/s",
+			"the envelope's band begins at 13000 Hz, where nothing is sampled; there will be no envelope",
+		}},
+		"no rate": {change("rate: 25600", "rate: 0"), []string{
+			"no rate; bands cannot be checked against half of it, nor the window",
+		}},
+	} {
+		cfg, err := Parse("a.yaml", c.text)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var got []string
+		for _, s := range cfg.Lint() {
+			got = append(got, strings.TrimPrefix(s, "vibration: rule 1: "))
+		}
+		less := cmpopts.SortSlices(func(a, b string) bool { return a < b })
+		if d := cmp.Diff(c.want, got, less, cmpopts.EquateEmpty()); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+	for want, text := range map[string][]byte{
+		`velocity of a channel in "mm/s"`: change(`unit: "[g]"`, "unit: mm/s"),
+		`has no group "1" mounted "rigid"`: change(`group: "7", mounting: springs}
+      bearing`, `group: "1", mounting: rigid}
+      bearing`),
+		`did you mean "order_tracking"`: change("order_tracking", "order_trackin"),
+	} {
+		if _, err := Parse("a.yaml", text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %q", err, want)
+		}
+	}
+	// A group that is a number needs no quotes.
+	if _, err := Parse("a.yaml", change(`group: "7"`, "group: 7")); err != nil {
+		t.Error(err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(good))
+	f.Add([]byte(good + waves))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if c, err := Parse("f", b); err == nil {
 			c.Lint()

@@ -48,11 +48,14 @@ func (c *Config) Lint() (out []string) {
 		if hours := c.Ring.Hours; hours > 0 && r.EverySeconds > 0 && float64(t.PreWindows)*r.EverySeconds > hours*3600 {
 			say("%s: %d windows before a trigger reach back further than the ring's %g hours", at, t.PreWindows, hours)
 		}
-		if r.RPM == 0 && r.SpeedSensor == "" {
+		if r.RPM == 0 && r.SpeedSensor == "" && len(r.SpeedProfile) == 0 {
 			say("%s: neither rpm nor speed_sensor; there will be no orders", at)
 		}
 		if t.Kurtosis > 0 && t.Kurtosis <= 3 {
 			say("%s: the trigger's kurtosis of %g is that of plain noise; everything would leave", at, t.Kurtosis)
+		}
+		for _, finding := range r.Lint() {
+			say("%s: %s", at, finding)
 		}
 	}
 	return out

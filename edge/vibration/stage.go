@@ -1,37 +1,32 @@
 package vibration
 
 import (
-	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"math"
-	"slices"
+	"log/slog"
 
+	"github.com/headrace/headrace/edge/vibration/fft"
 	"github.com/headrace/headrace/record"
 	"github.com/headrace/headrace/signal"
-)
-
-// speedMaxAge is how long a reading of the speed counts, in event time.
-const speedMaxAge signal.Micros = 60_000_000
-
-// envelopeLow and envelopeHigh bound the envelope's total, in Hz: below it is
-// slow modulation by load, above it nothing strikes.
-const (
-	envelopeLow  = 5.0
-	envelopeHigh = 1000.0
-	harmonics    = 3
-	tolerance    = 0.02 // slip of a bearing is 1 to 2 percent
 )
 
 // Stage runs a set over the channels of one edge. It is not safe for concurrent
 // use.
 type Stage struct {
-	set       *Set
-	channels  map[key]*channel
-	speeds    map[key]speed
-	analysers map[int]*analyser
-	values    []float64
-	centred   []float64
+	set      *Set
+	log      *slog.Logger
+	channels map[key]*channel
+	speeds   map[key]*speed
+	values   map[key]value
+	counts   Counts
+
+	analyser analyser
+	speed    shaftSpeed // of the window in hand
+	row      []float64
+	block    []float64
+	bend     []float64
+	place    []float64
 }
 
 type key struct {
@@ -41,7 +36,12 @@ type key struct {
 
 // channel is what is remembered of one; its exported fields are the state.
 type channel struct {
-	rule *Rule
+	rule    *Rule
+	plan    *plan
+	samples []float64 // of Wave, those that wait for their window
+	blocks  []uint64  // where the blocks of those begin
+	sums    []float64 // of the windows of an average so far
+	refused bool      // the log has it
 	// Next is when a window is looked at again.
 	Next signal.Micros `json:"next,omitempty"`
 	// Shipped is the index of the sample after the last that was let through.
@@ -51,24 +51,28 @@ type channel struct {
 	Post  int           `json:"post,omitempty"`
 	Taken int           `json:"taken,omitempty"`
 	Armed signal.Micros `json:"armed,omitempty"`
-}
-
-type speed struct {
-	RPM float64       `json:"rpm"`
-	At  signal.Micros `json:"at"`
+	// Wave is what has come and has not become features yet.
+	Wave *stretch `json:"wave,omitempty"`
+	// Regime is that of the last window, by name.
+	Regime string `json:"regime,omitempty"`
 }
 
 // state is the form in which a stage is frozen.
 type state struct {
 	Hash     string              `json:"hash"`
 	Channels map[string]*channel `json:"channels,omitempty"`
-	Speeds   map[string]speed    `json:"speeds,omitempty"`
+	Speeds   map[string]*speed   `json:"speeds,omitempty"`
+	Values   map[string]value    `json:"values,omitempty"`
 }
 
-// Open starts a stage where another of the same set stopped. After a change of
-// the set the state is of no use, and nothing is remembered.
+// Open starts a stage where another of the same set stopped; [Stage.Refill] gives
+// it back the samples that it had. After a change of the set the state is of no
+// use, and nothing is remembered.
 func (s *Set) Open(frozen []byte) (*Stage, error) {
-	st := &Stage{set: s, channels: map[key]*channel{}, speeds: map[key]speed{}, analysers: map[int]*analyser{}}
+	st := &Stage{
+		set: s, log: slog.New(slog.DiscardHandler), channels: map[key]*channel{}, speeds: map[key]*speed{}, values: map[key]value{},
+		analyser: analyser{plans: plans{real: map[int]*fft.Real{}, complex: map[int]*fft.Complex{}}},
+	}
 	if len(frozen) == 0 {
 		return st, nil
 	}
@@ -79,50 +83,71 @@ func (s *Set) Open(frozen []byte) (*Stage, error) {
 	if old.Hash != s.hash {
 		return st, nil
 	}
-	for name, c := range old.Channels {
-		p, err := signal.ParsePath(name)
-		if err != nil || c == nil {
-			return nil, fmt.Errorf("opening vibration set %q: reading its state: channel %q: %w", s.cfg.Name, name, cmp.Or(err, fmt.Errorf("it is empty")))
-		}
-		if c.rule = s.rule(p.Asset(), p.Sensor()); c.rule != nil {
-			st.channels[key{p.Asset(), p.Sensor()}] = c
-		}
-	}
-	for name, v := range old.Speeds {
-		p, err := signal.ParsePath(name)
-		if err != nil {
-			return nil, fmt.Errorf("opening vibration set %q: reading its state: %w", s.cfg.Name, err)
-		}
-		st.speeds[key{p.Asset(), p.Sensor()}] = v
+	if err := st.recall(&old); err != nil {
+		return nil, fmt.Errorf("opening vibration set %q: reading its state: %w", s.cfg.Name, err)
 	}
 	return st, nil
 }
 
+func (s *Stage) recall(old *state) error {
+	for name, c := range old.Channels {
+		p, err := signal.ParsePath(name)
+		if err == nil && c == nil {
+			err = errors.New("it is empty")
+		}
+		if err == nil {
+			if rule := s.set.rule(p.Asset(), p.Sensor()); rule != nil {
+				err = c.recall(rule, s.set.plan(rule, p.Sensor()))
+				s.channels[key{p.Asset(), p.Sensor()}] = c
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("channel %q: %w", name, err)
+		}
+	}
+	for name, v := range old.Speeds {
+		p, err := signal.ParsePath(name)
+		if err == nil && v == nil {
+			err = errors.New("it is empty")
+		}
+		if err == nil {
+			err = v.check()
+		}
+		if err != nil {
+			return fmt.Errorf("speed %q: %w", name, err)
+		}
+		s.speeds[key{p.Asset(), p.Sensor()}] = v
+	}
+	for name, v := range old.Values {
+		p, err := signal.ParsePath(name)
+		if err != nil {
+			return err
+		}
+		s.values[key{p.Asset(), p.Sensor()}] = v
+	}
+	return nil
+}
+
 // State is what the stage remembers, for [Set.Open]: no samples.
 func (s *Stage) State() []byte {
-	if len(s.channels) == 0 && len(s.speeds) == 0 {
+	if len(s.channels) == 0 && len(s.speeds) == 0 && len(s.values) == 0 {
 		return nil
 	}
-	st := state{Hash: s.set.hash, Channels: make(map[string]*channel, len(s.channels)), Speeds: make(map[string]speed, len(s.speeds))}
+	st := state{
+		Hash: s.set.hash, Channels: make(map[string]*channel, len(s.channels)), Speeds: make(map[string]*speed, len(s.speeds)),
+		Values: make(map[string]value, len(s.values)),
+	}
 	for k, c := range s.channels {
-		st.Channels[string(k.asset.Sensor(k.sensor))] = c
+		st.Channels[string(k.asset.Sensor(k.sensor))] = c.frozen()
 	}
 	for k, v := range s.speeds {
 		st.Speeds[string(k.asset.Sensor(k.sensor))] = v
 	}
+	for k, v := range s.values {
+		st.Values[string(k.asset.Sensor(k.sensor))] = v
+	}
 	b, _ := json.Marshal(st) // numbers and names cannot fail
 	return b
-}
-
-// Reading notes what the asset says of its speed.
-func (s *Stage) Reading(asset signal.Asset, r *signal.Reading) {
-	if r.Value.Kind != signal.Number || r.Unit != "/min" || !r.Quality.Good() || !(r.Value.Number >= 0) || math.IsInf(r.Value.Number, 0) {
-		return
-	}
-	k := key{asset, r.Sensor}
-	if old, ok := s.speeds[k]; !ok || r.EventTime >= old.At {
-		s.speeds[k] = speed{r.Value.Number, r.EventTime}
-	}
 }
 
 // Pass says what leaves as it is.
@@ -133,10 +158,9 @@ type Pass struct {
 	From uint64
 }
 
-// Window looks at one block of a channel. It appends the window's features to
-// out, readings at the window's end, and says whether blocks leave as they are.
-// A block that is shorter than the window has no features; it leaves with the
-// capture that is under way.
+// Window looks at one block of a channel, of any size. For each window that is
+// complete with it, or each average of windows, it appends the features to out,
+// readings at the window's end, and it says whether blocks leave as they are.
 func (s *Stage) Window(asset signal.Asset, r *signal.Reading, w *record.Waveform, out []signal.Reading) ([]signal.Reading, Pass, error) {
 	k := key{asset, r.Sensor}
 	c := s.channels[k]
@@ -145,25 +169,11 @@ func (s *Stage) Window(asset signal.Asset, r *signal.Reading, w *record.Waveform
 		if rule == nil {
 			return out, Pass{}, nil
 		}
-		c = &channel{rule: rule}
+		c = newChannel(rule, s.set.plan(rule, r.Sensor))
 		s.channels[k] = c
 	}
-	n := w.Len()
-	if n > c.rule.Window {
-		return out, Pass{}, fmt.Errorf("%s: a block of %d samples is longer than its window of %d; have the source deliver windows", asset.Sensor(r.Sensor), n, c.rule.Window)
-	}
-	end := r.EventTime + signal.Micros(math.Round(float64(n)/w.Rate*1e6))
-	hot := false
-	if n == c.rule.Window && r.EventTime >= c.Next {
-		if c.rule.EverySeconds > 0 {
-			c.Next = r.EventTime + signal.Micros(c.rule.EverySeconds*1e6)
-		}
-		f := s.features(asset, c.rule, r, w, end)
-		out = append(out, f.readings(r, end)...)
-		t := c.rule.Trigger
-		hot = f.ok && (t.Kurtosis > 0 && f.kurtosis >= t.Kurtosis || t.EnvelopeShare > 0 && f.share() >= t.EnvelopeShare)
-	}
-	return out, c.pass(hot, r.EventTime, w.First, n), nil
+	out, hot := s.take(asset, c, r, w, out)
+	return out, c.pass(hot, r.EventTime, w.First, w.Len()), nil
 }
 
 // pass decides what of a channel leaves with the block at first.
@@ -187,108 +197,4 @@ func (c *channel) pass(hot bool, at signal.Micros, first uint64, n int) Pass {
 	}
 	c.Shipped = first + uint64(n)
 	return Pass{Ship: true, From: from}
-}
-
-// features are the numbers of one window.
-type features struct {
-	ok                  bool // all samples are numbers
-	rms, peak, kurtosis float64
-	bands               [5]float64 // RMS, in the order of bandNames
-	speedKnown          bool
-	envTotal            float64    // energy of the squared envelope
-	env                 [4]float64 // of it at the orders, in the order of orderNames
-	known               [4]bool
-}
-
-func bandNames() [5]string {
-	return [5]string{".band.1x", ".band.2x", ".band.low", ".band.mid", ".band.high"}
-}
-
-func orderNames() [4]string { return [4]string{".env.bpfo", ".env.bpfi", ".env.bsf", ".env.ftf"} }
-
-// share is the greatest part of a strike (not the cage's slow turn) in the
-// energy of the envelope.
-func (f *features) share() float64 {
-	if !(f.envTotal > 0) {
-		return 0
-	}
-	return max(f.env[0], f.env[1], f.env[2]) / f.envTotal
-}
-
-func (s *Stage) features(asset signal.Asset, rule *Rule, r *signal.Reading, w *record.Waveform, end signal.Micros) (f features) {
-	n := rule.Window
-	a := s.analysers[n]
-	if a == nil {
-		a = newAnalyser(n)
-		s.analysers[n] = a
-	}
-	s.values = w.Floats(s.values)
-	if slices.ContainsFunc(s.values, func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) }) {
-		return f
-	}
-	f.ok = true
-	s.centred = slices.Grow(s.centred[:0], n)[:n]
-	f.rms, f.peak, f.kurtosis = moments(s.values, s.centred)
-
-	hz := w.Rate / float64(n)
-	shaft := rule.RPM / 60
-	if v, ok := s.speeds[key{asset, rule.SpeedSensor}]; ok && rule.SpeedSensor != "" && end-v.At <= speedMaxAge {
-		shaft = v.RPM / 60
-	}
-	a.spectrum(s.centred, a.power)
-	edges := [5][2]float64{{0.8 * shaft, 1.2 * shaft}, {1.8 * shaft, 2.2 * shaft}, {10, 1000}, {1000, 3000}, {3000, min(6000, w.Rate/2)}}
-	for i, e := range edges {
-		if e[1] > e[0] {
-			f.bands[i] = math.Sqrt(band(a.power, hz, e[0], e[1]))
-		}
-	}
-	f.speedKnown = shaft > 0
-	if !f.speedKnown {
-		return f
-	}
-	low, high := int(math.Ceil(rule.EnvelopeLow/hz)), int(math.Floor(min(rule.EnvelopeHigh, w.Rate/2-hz)/hz))
-	if low > high {
-		return f
-	}
-	a.envelope(s.centred, low, high)
-	f.envTotal = band(a.env, hz, envelopeLow, envelopeHigh)
-	for i, order := range [4]float64{rule.Bearing.BPFO, rule.Bearing.BPFI, rule.Bearing.BSF2, rule.Bearing.FTF} {
-		f.known[i] = order > 0
-		for h := 1; h <= harmonics && order > 0; h++ {
-			at := order * float64(h) * shaft
-			half := max(tolerance*at, hz)
-			f.env[i] += band(a.env, hz, at-half, at+half)
-		}
-	}
-	return f
-}
-
-// readings are the features by name. What cannot be said is null and bad.
-func (f *features) readings(r *signal.Reading, end signal.Micros) []signal.Reading {
-	out := make([]signal.Reading, 0, 14)
-	add := func(name, unit string, v float64, known bool) {
-		d := signal.Reading{Sensor: r.Sensor + name, EventTime: end, AliveAt: end, Unit: unit, Quality: r.Quality, Historical: r.Historical}
-		if f.ok && known && !math.IsNaN(v) && !math.IsInf(v, 0) {
-			d.Value = signal.NumberValue(v)
-		} else {
-			d.Quality = signal.QualityBad
-		}
-		out = append(out, d)
-	}
-	// The fourth root of the energy of a squared envelope is in the signal's unit.
-	root := func(e float64) float64 { return math.Sqrt(math.Sqrt(e)) }
-	add(".rms", r.Unit, f.rms, true)
-	add(".peak", r.Unit, f.peak, true)
-	add(".crest", "1", f.peak/f.rms, true)
-	add(".kurtosis", "1", f.kurtosis, true)
-	for i, name := range bandNames() {
-		add(name, r.Unit, f.bands[i], i > 1 || f.speedKnown)
-	}
-	add(".env.total", r.Unit, root(f.envTotal), f.speedKnown)
-	for i, name := range orderNames() {
-		if f.known[i] || !f.speedKnown {
-			add(name, r.Unit, root(f.env[i]), f.known[i])
-		}
-	}
-	return out
 }

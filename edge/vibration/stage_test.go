@@ -29,7 +29,7 @@ func block(first uint64, rate float64, x []float64) (*signal.Reading, *record.Wa
 	return &signal.Reading{Sensor: "de", EventTime: at, AliveAt: at, Unit: "[g]", Quality: signal.QualityGood}, w
 }
 
-func open(t testing.TB, r Rule) *Stage {
+func open(t rapid.TB, r Rule) *Stage {
 	t.Helper()
 	set, err := New(Config{Name: "test", Rules: []Rule{r}})
 	if err != nil {
@@ -43,7 +43,7 @@ func open(t testing.TB, r Rule) *Stage {
 }
 
 // look returns the features of a window by suffix.
-func look(t testing.TB, st *Stage, rate float64, x []float64) map[string]float64 {
+func look(t rapid.TB, st *Stage, rate float64, x []float64) map[string]float64 {
 	t.Helper()
 	r, w := block(0, rate, x)
 	out, _, err := st.Window(asset, r, w, nil)
@@ -57,7 +57,7 @@ func look(t testing.TB, st *Stage, rate float64, x []float64) map[string]float64
 	return f
 }
 
-func near(t *testing.T, what string, got, want, tolerance float64) {
+func near(t rapid.TB, what string, got, want, tolerance float64) {
 	t.Helper()
 	if !(math.Abs(got-want) <= tolerance*math.Abs(want)) {
 		t.Errorf("%s is %v, want %v to %v", what, got, want, tolerance)
@@ -119,30 +119,32 @@ func TestEnvelopeNamesTheOrder(t *testing.T) {
 
 // The lines of a window add up to its mean square, and bands side by side to
 // the band over both.
-func TestBandsAddUp(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+func TestBandsAddUp(tb *testing.T) {
+	rapid.Check(tb, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
-		a := newAnalyser(256)
+		a := &open(tb, Rule{}).analyser
 		x := make([]float64, 256)
 		sum, weighted := 0.0, 0.0
 		for i := range x {
 			x[i] = rng.NormFloat64()
 			sum += x[i] * x[i]
-			weighted += x[i] * x[i] * a.hann[i] * a.hann[i]
+			w := 0.5 - 0.5*math.Cos(2*math.Pi*float64(i)/256)
+			weighted += x[i] * x[i] * w * w
 		}
-		a.spectrum(x, a.power)
+		a.transform(x)
+		power := a.spectrum(256, 128)
 		total := 0.0
-		for _, p := range a.power {
+		for _, p := range power {
 			total += p
 		}
-		if want := weighted / a.s2; math.Abs(total-want) > 1e-9*want {
+		if want := weighted / (0.375 * 256); math.Abs(total-want) > 1e-9*want {
 			t.Fatalf("lines add up to %v, want %v (Parseval)", total, want)
 		}
 		hz := rapid.Float64Range(0.1, 10).Draw(t, "hz")
 		cut := func(name string) float64 { return rapid.Float64Range(0, 130*hz).Draw(t, name) }
 		lo, mid, hi := cut("a"), cut("b"), cut("c")
 		lo, mid, hi = min(lo, mid, hi), max(min(lo, mid), min(max(lo, mid), hi)), max(lo, mid, hi)
-		parts, whole := band(a.power, hz, lo, mid)+band(a.power, hz, mid, hi), band(a.power, hz, lo, hi)
+		parts, whole := band(power, hz, lo, mid)+band(power, hz, mid, hi), band(power, hz, lo, hi)
 		if math.Abs(parts-whole) > 1e-9*total {
 			t.Fatalf("[%v, %v] and [%v, %v]: %v, together %v", lo, mid, mid, hi, parts, whole)
 		}
@@ -320,23 +322,42 @@ func TestRealBearings(t *testing.T) {
 	}
 }
 
+// FuzzOpen opens states of all kinds, and goes on from them.
 func FuzzOpen(f *testing.F) {
-	st, err := CWRU().Open(nil)
+	set, err := New(Config{Name: "test", Rules: []Rule{everything()}})
 	if err != nil {
 		f.Fatal(err)
 	}
-	r, w := block(0, 12000, make([]float64, 4096))
-	if _, _, err := st.Window(asset, r, w, nil); err != nil {
+	rng := rand.New(rand.NewPCG(1, 1))
+	x := make([]float64, 300)
+	for i := range x {
+		x[i] = rng.NormFloat64()
+	}
+	st, err := set.Open(nil)
+	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(st.State())
+	fd := &feed{st: st}
+	fd.say("state", "", signal.TextValue("on"), 1)
+	for i := range 3 {
+		fd.say("speed", "/min", signal.NumberValue(1500+float64(i)), signal.Micros(i))
+		fd.wave(f, uint64(i)*300, x)
+		f.Add(fd.st.State())
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		st, err := CWRU().Open(b)
+		st, err := set.Open(b)
 		if err != nil {
 			return
 		}
-		if _, err := CWRU().Open(st.State()); err != nil {
+		if _, err := set.Open(st.State()); err != nil {
 			t.Fatal(err)
+		}
+		g := &feed{st: st, kept: fd.kept, starts: fd.starts}
+		if err := st.Refill(g.read); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			g.wave(t, 900+uint64(i)*300, x)
 		}
 	})
 }

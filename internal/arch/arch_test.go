@@ -53,7 +53,7 @@ func clients() map[string][]string {
 		"golang.org/x/crypto":                   {"spine/broker"},
 		"golang.org/x/sync":                     {"*"},
 		"golang.org/x/sys":                      {"*"},
-		"gonum.org/v1/gonum":                    {"edge/vibration", "predict"},
+		"gonum.org/v1/gonum":                    {"predict"},
 		"google.golang.org/protobuf":            {"record", "sparkplug", "edge"},
 		"modernc.org/sqlite":                    {"internal/sqlite"},
 		"pgregory.net/rapid":                    nil,
