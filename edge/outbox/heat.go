@@ -189,4 +189,3 @@ func (x *index) chill(s *segment) {
 		s.file = nil
 	}
 }
-

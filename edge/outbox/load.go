@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-
 )
 
 // found is what a scan of the segments found wrong.
@@ -106,7 +105,7 @@ func mend(fsys FS, dir string, l *loaded, s *segment) error {
 type reader struct {
 	*loaded
 	hasState bool
-	hasHoles bool // a segment's first state tells all of them
+	hasHoles bool    // a segment's first state tells all of them
 	pieces   []piece // newest first
 	now      *piece
 }
@@ -353,4 +352,3 @@ func (r *reader) finish() {
 	}
 	x.forget(nil)
 }
-

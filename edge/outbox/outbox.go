@@ -149,8 +149,8 @@ type Outbox struct {
 	stalled    error
 	failed     error
 	closing    bool
-	wantRoom   bool // somebody waits who may have older messages given up
-	holes      int  // streams that have one
+	wantRoom   bool          // somebody waits who may have older messages given up
+	holes      int           // streams that have one
 	changed    chan struct{} // closed and replaced whenever something did
 
 	// The writer's own.
