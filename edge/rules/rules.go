@@ -40,6 +40,7 @@ type watch struct {
 	rule    *Rule         // nil: the configuration has it no more, but its alarm is not cleared
 	since   signal.Micros // beyond the level without a break; 0 if it is not
 	seen    signal.Micros // newest sample
+	cleared signal.Micros // when the last alarm was
 	last    float64       // its value, for the rate
 	hasLast bool
 	alarm   *signal.Alarm // while it lasts
@@ -162,7 +163,7 @@ func (r *Rules) judge(dst []At, w *watch, asset signal.Asset, v *signal.Reading,
 func (w *watch) clear(asset signal.Asset, at signal.Micros, y float64) At {
 	a := At{asset, *w.alarm}
 	a.State, a.Cleared, a.Value = signal.AlarmCleared, at, y
-	w.alarm, w.since = nil, 0
+	w.alarm, w.since, w.cleared = nil, 0, at
 	return a
 }
 
@@ -180,6 +181,10 @@ func (r *Rules) Active() (out []At) {
 	})
 	return out
 }
+
+// again is how long after an alarm samples of it may still come again, from a
+// source that was not told of the commit that has them.
+const again = signal.Micros(3600 * 1_000_000)
 
 // State is what must outlive a restart, for [Set.Open].
 func (r *Rules) State() (out []byte) {
@@ -199,7 +204,8 @@ func (r *Rules) State() (out []byte) {
 	for _, key := range keys {
 		for _, w := range r.sensors[key] {
 			rate := w.rule != nil && w.rule.Of == Rate && w.hasLast
-			if w.since == 0 && w.alarm == nil && !rate {
+			ended := w.rule != nil && w.cleared != 0 && w.seen-w.cleared < again
+			if w.since == 0 && w.alarm == nil && !rate && !ended {
 				continue
 			}
 			name := ""
@@ -212,6 +218,9 @@ func (r *Rules) State() (out []byte) {
 			b = number(b, 4, uint64(w.seen))
 			if rate {
 				b = number(b, 5, math.Float64bits(w.last))
+			}
+			if ended {
+				b = number(b, 7, uint64(w.cleared))
 			}
 			if w.alarm != nil {
 				alarm, err := json.Marshal(w.alarm)
@@ -245,6 +254,8 @@ func (r *Rules) restore(p []byte) error {
 		case 6:
 			w.alarm = &signal.Alarm{}
 			err = json.Unmarshal(b, w.alarm)
+		case 7:
+			w.cleared = signal.Micros(u)
 		}
 		return err
 	})

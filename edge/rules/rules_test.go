@@ -202,6 +202,28 @@ func TestARuleThatIsGone(t *testing.T) {
 	}
 }
 
+// Samples of an alarm that is over come again after a restart, but for the first of
+// them: they raise nothing.
+func TestSamplesThatComeAgain(t *testing.T) {
+	s := set(t, Rule{Name: "hot", Sensor: "*", Above: f(90)})
+	r, err := s.Open("lyon/e", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	xs := []float64{50, 95, 96, 97, 50}
+	for i, x := range xs {
+		r.Apply(nil, asset, sample(i+1, x))
+	}
+	if r, err = s.Open("lyon/e", r.State()); err != nil {
+		t.Fatal(err)
+	}
+	for i := 2; i < len(xs); i++ {
+		if got := r.Apply(nil, asset, sample(i+1, xs[i])); len(got) > 0 {
+			t.Errorf("%q", said(got))
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	for want, r := range map[string]Rule{
 		"name":                  {Name: "Hot!", Sensor: "*", Above: f(1)},
