@@ -117,6 +117,7 @@ func (o *Outbox) evict(s *segment, alsoEvents bool) (keep []carry, err error) {
 			c.Evicted += m.readings
 			c.SamplesShipped -= min(samples, c.SamplesShipped)
 			c.SamplesEvicted += samples
+			c.EvictedMessages++
 			if st.class == signal.Event {
 				c.EvictedEvents += m.readings
 			}

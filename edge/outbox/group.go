@@ -31,8 +31,9 @@ type Counters struct {
 	SamplesShipped uint64 // in messages of this outbox, acknowledged or not
 
 	// What was given up because the outbox was full, beside the sums.
-	EvictedEvents  uint64 // of Evicted, of class event
-	SamplesEvicted uint64
+	EvictedEvents   uint64 // of Evicted, of class event
+	SamplesEvicted  uint64
+	EvictedMessages uint64
 }
 
 // Check tells whether the sum holds: what came in went out, or is counted.
@@ -50,6 +51,10 @@ func (c Counters) Check() error {
 
 func (c Counters) list() []uint64 {
 	return []uint64{c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted, c.Retried, c.Lost, c.Samples, c.SamplesShipped}
+}
+
+func (c *Counters) evicted(events, samples, messages uint64) {
+	c.EvictedEvents, c.SamplesEvicted, c.EvictedMessages = events, samples, messages
 }
 
 func countersOf(v []uint64) Counters {
@@ -153,8 +158,8 @@ func appendGroup(dst []byte, g *group) []byte {
 			s = appendBytes(s, 4, b)
 		}
 		s = appendUint(s, 5, protowire.EncodeBool(g.state.sourceEnded))
-		if c := g.state.counters; c.EvictedEvents+c.SamplesEvicted > 0 {
-			s = appendBytes(s, 6, appendVarints(nil, c.EvictedEvents, c.SamplesEvicted))
+		if c := g.state.counters; c.EvictedMessages > 0 {
+			s = appendBytes(s, 6, appendVarints(nil, c.EvictedEvents, c.SamplesEvicted, c.EvictedMessages))
 		}
 		dst = protowire.AppendBytes(protowire.AppendTag(dst, 5, protowire.BytesType), s)
 	}
@@ -245,9 +250,9 @@ func parseState(p []byte) (*state, error) {
 			if err != nil {
 				return err
 			}
-			events, samples := s.counters.EvictedEvents, s.counters.SamplesEvicted
+			before := s.counters
 			s.counters = countersOf(v)
-			s.counters.EvictedEvents, s.counters.SamplesEvicted = events, samples
+			s.counters.evicted(before.EvictedEvents, before.SamplesEvicted, before.EvictedMessages)
 		case 4:
 			pr, err := parseProgress(b)
 			if err != nil {
@@ -261,8 +266,8 @@ func parseState(p []byte) (*state, error) {
 			if err != nil {
 				return err
 			}
-			v = append(v, 0, 0)
-			s.counters.EvictedEvents, s.counters.SamplesEvicted = v[0], v[1]
+			v = append(v, 0, 0, 0)
+			s.counters.evicted(v[0], v[1], v[2])
 		}
 		return nil
 	})

@@ -39,7 +39,7 @@ func load(fsys FS, dir, edge string, repair bool) (l *loaded, err error) {
 	x.open = func(number uint32) (File, error) { return fsys.Open(segmentName(dir, number), !repair) }
 	defer func() {
 		if err != nil {
-			closeAll(x)
+			_ = closeAll(x)
 		}
 	}()
 	r := &reader{loaded: l}

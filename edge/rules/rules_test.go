@@ -14,8 +14,6 @@ import (
 
 const asset = signal.Asset("lyon/hall/pump-1")
 
-func f(v float64) *float64 { return &v }
-
 func sample(second int, x float64) *signal.Reading {
 	at := signal.Micros(second) * 1e6
 	return &signal.Reading{Sensor: "temperature", EventTime: at, AliveAt: at, Value: signal.NumberValue(x), Unit: "Cel", Quality: signal.QualityGood}
@@ -44,14 +42,14 @@ func TestAlarms(t *testing.T) {
 		in   []float64 // a sample a second
 		want []string
 	}{
-		"above, at the level is not beyond": {Rule{Name: "r", Sensor: "*", Above: f(90)}, []float64{90, 91, 91, 90, 91}, []string{"r raised@2 from 2", "r cleared@4 from 2", "r raised@5 from 5"}},
-		"set and clear":                     {Rule{Name: "r", Sensor: "temp*", Above: f(90), Clear: f(85)}, []float64{91, 89, 86, 85, 89}, []string{"r raised@1 from 1", "r cleared@4 from 1"}},
-		"below":                             {Rule{Name: "r", Sensor: "*", Below: f(1), Clear: f(2)}, []float64{1, 0.5, 1.5, 2, 1.5}, []string{"r raised@2 from 2", "r cleared@4 from 2"}},
-		"for a time":                        {Rule{Name: "r", Sensor: "*", Above: f(90), ForSeconds: 2}, []float64{91, 91, 90, 91, 91, 91, 91}, []string{"r raised@6 from 4"}},
-		"rate":                              {Rule{Name: "r", Sensor: "*", Of: Rate, Above: f(5)}, []float64{0, 5, 11, 12}, []string{"r raised@3 from 3", "r cleared@4 from 3"}},
-		"another sensor":                    {Rule{Name: "r", Sensor: "speed", Above: f(0)}, []float64{1, 2}, nil},
-		"another asset":                     {Rule{Name: "r", Asset: "fan-*", Sensor: "*", Above: f(0)}, []float64{1, 2}, nil},
-		"no numbers":                        {Rule{Name: "r", Sensor: "*", Above: f(0)}, []float64{math.NaN(), math.Inf(1)}, nil},
+		"above, at the level is not beyond": {Rule{Name: "r", Sensor: "*", Above: new(90.0)}, []float64{90, 91, 91, 90, 91}, []string{"r raised@2 from 2", "r cleared@4 from 2", "r raised@5 from 5"}},
+		"set and clear":                     {Rule{Name: "r", Sensor: "temp*", Above: new(90.0), Clear: new(85.0)}, []float64{91, 89, 86, 85, 89}, []string{"r raised@1 from 1", "r cleared@4 from 1"}},
+		"below":                             {Rule{Name: "r", Sensor: "*", Below: new(1.0), Clear: new(2.0)}, []float64{1, 0.5, 1.5, 2, 1.5}, []string{"r raised@2 from 2", "r cleared@4 from 2"}},
+		"for a time":                        {Rule{Name: "r", Sensor: "*", Above: new(90.0), ForSeconds: 2}, []float64{91, 91, 90, 91, 91, 91, 91}, []string{"r raised@6 from 4"}},
+		"rate":                              {Rule{Name: "r", Sensor: "*", Of: Rate, Above: new(5.0)}, []float64{0, 5, 11, 12}, []string{"r raised@3 from 3", "r cleared@4 from 3"}},
+		"another sensor":                    {Rule{Name: "r", Sensor: "speed", Above: new(0.0)}, []float64{1, 2}, nil},
+		"another asset":                     {Rule{Name: "r", Asset: "fan-*", Sensor: "*", Above: new(0.0)}, []float64{1, 2}, nil},
+		"no numbers":                        {Rule{Name: "r", Sensor: "*", Above: new(0.0)}, []float64{math.NaN(), math.Inf(1)}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := set(t, c.rule).Open("lyon/e", nil)
@@ -71,7 +69,7 @@ func TestAlarms(t *testing.T) {
 
 // What is late, not good or only held changes no alarm.
 func TestWhatDoesNotCount(t *testing.T) {
-	r, err := set(t, Rule{Name: "r", Sensor: "*", Above: f(90)}).Open("lyon/e", nil)
+	r, err := set(t, Rule{Name: "r", Sensor: "*", Above: new(90.0)}).Open("lyon/e", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +87,7 @@ func TestWhatDoesNotCount(t *testing.T) {
 }
 
 func TestModesAndReading(t *testing.T) {
-	r, err := set(t, Rule{Name: "rough", Sensor: "*.rms", Above: f(2), Severity: "high"}, Rule{Name: "hot", Sensor: "temp*", Above: f(90)}).Open("lyon/e", nil)
+	r, err := set(t, Rule{Name: "rough", Sensor: "*.rms", Above: new(2.0), Severity: "high"}, Rule{Name: "hot", Sensor: "temp*", Above: new(90.0)}).Open("lyon/e", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +181,7 @@ func TestAgainstBruteForce(t *testing.T) {
 
 // An alarm whose rule is gone clears with the next sample, over restarts too.
 func TestARuleThatIsGone(t *testing.T) {
-	r, err := set(t, Rule{Name: "hot", Sensor: "*", Above: f(90)}).Open("lyon/e", nil)
+	r, err := set(t, Rule{Name: "hot", Sensor: "*", Above: new(90.0)}).Open("lyon/e", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +203,7 @@ func TestARuleThatIsGone(t *testing.T) {
 // Samples of an alarm that is over come again after a restart, but for the first of
 // them: they raise nothing.
 func TestSamplesThatComeAgain(t *testing.T) {
-	s := set(t, Rule{Name: "hot", Sensor: "*", Above: f(90)})
+	s := set(t, Rule{Name: "hot", Sensor: "*", Above: new(90.0)})
 	r, err := s.Open("lyon/e", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -226,27 +224,27 @@ func TestSamplesThatComeAgain(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for want, r := range map[string]Rule{
-		"name":                  {Name: "Hot!", Sensor: "*", Above: f(1)},
-		"no sensor":             {Name: "r", Above: f(1)},
+		"name":                  {Name: "Hot!", Sensor: "*", Above: new(1.0)},
+		"no sensor":             {Name: "r", Above: new(1.0)},
 		"either above or below": {Name: "r", Sensor: "*"},
-		"no finite":             {Name: "r", Sensor: "*", Above: f(math.NaN())},
-		"clears at 2":           {Name: "r", Sensor: "*", Above: f(1), Clear: f(2)},
-		"of \"slope\"":          {Name: "r", Sensor: "*", Above: f(1), Of: "slope"},
-		"for_seconds":           {Name: "r", Sensor: "*", Above: f(1), ForSeconds: -1},
-		"severity":              {Name: "r", Sensor: "*", Above: f(1), Severity: "bad"},
-		"no glob":               {Name: "r", Sensor: "[", Above: f(1)},
+		"no finite":             {Name: "r", Sensor: "*", Above: new(math.NaN())},
+		"clears at 2":           {Name: "r", Sensor: "*", Above: new(1.0), Clear: new(2.0)},
+		"of \"slope\"":          {Name: "r", Sensor: "*", Above: new(1.0), Of: "slope"},
+		"for_seconds":           {Name: "r", Sensor: "*", Above: new(1.0), ForSeconds: -1},
+		"severity":              {Name: "r", Sensor: "*", Above: new(1.0), Severity: "bad"},
+		"no glob":               {Name: "r", Sensor: "[", Above: new(1.0)},
 	} {
 		if _, err := New(Config{Rules: []Rule{r}}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", r, err, want)
 		}
 	}
-	if _, err := New(Config{Rules: []Rule{{Name: "r", Sensor: "*", Above: f(1)}, {Name: "r", Sensor: "*", Below: f(1)}}}); err == nil {
+	if _, err := New(Config{Rules: []Rule{{Name: "r", Sensor: "*", Above: new(1.0)}, {Name: "r", Sensor: "*", Below: new(1.0)}}}); err == nil {
 		t.Error("two rules of one name were taken")
 	}
 }
 
 func FuzzState(tf *testing.F) {
-	s := set(tf, Rule{Name: "r", Sensor: "*", Above: f(1)})
+	s := set(tf, Rule{Name: "r", Sensor: "*", Above: new(1.0)})
 	r, err := s.Open("lyon/e", nil)
 	if err != nil {
 		tf.Fatal(err)
@@ -266,7 +264,7 @@ func FuzzState(tf *testing.F) {
 }
 
 func BenchmarkApply(b *testing.B) {
-	r, err := set(b, Rule{Name: "hot", Sensor: "temp*", Above: f(90)}).Open("lyon/e", nil)
+	r, err := set(b, Rule{Name: "hot", Sensor: "temp*", Above: new(90.0)}).Open("lyon/e", nil)
 	if err != nil {
 		b.Fatal(err)
 	}
