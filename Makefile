@@ -57,9 +57,10 @@ race: ## the race detector over everything that does not compile DuckDB in
 fuzz-smoke: ## every fuzz target for FUZZ_TIME (5 s)
 	@scripts/fuzz.sh $(FUZZ_TIME)
 
-soak: packages ## half an hour of silent networks, kill -9 again and again, twenty plants, a plant day (HEADRACE_SEED repeats a run)
+soak: packages ## half an hour of silent networks, six hours offline, kill -9 again and again, twenty plants, a plant day (HEADRACE_SEED repeats a run)
 	HEADRACE_SOAK=1 go test ./test/silent -count=1 -v -timeout=2h
-	HEADRACE_SOAK=1 go test ./test/e2e -run 'TestKillNine|TestPlantBecomesOneOrder|TestHealthyPlantIsQuiet' -count=1 -v -timeout=3h
+	HEADRACE_SOAK=1 go test ./test/e2e -run 'TestKillNine|TestEdgeKillNine|TestPlantBecomesOneOrder|TestHealthyPlantIsQuiet' -count=1 -v -timeout=3h
+	HEADRACE_SOAK=1 go test ./edge/outbox -run TestSixHoursOffline -count=1 -v -timeout=1h
 
 test-spark bench: ## not there yet: they say so and fail
 	@echo "make $@: there is no such suite yet"; exit 2

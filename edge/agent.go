@@ -10,12 +10,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headrace/headrace/edge/egress"
 	"github.com/headrace/headrace/edge/filter"
 	"github.com/headrace/headrace/edge/outbox"
 	"github.com/headrace/headrace/edge/ring"
+	"github.com/headrace/headrace/edge/rules"
 	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/edge/vibration"
 	"github.com/headrace/headrace/internal/mqttc"
@@ -60,7 +62,15 @@ type Options struct {
 	Log     *slog.Logger
 	Reached signal.Reached
 
-	QuotaBytes int64  // of the outbox
+	// Rules raise alarms at the edge; nil has none. They are shown on AlarmMQTT, the
+	// plant's own broker, or without it on the one that readings go to.
+	Rules     *rules.Set
+	AlarmMQTT *mqttc.Config
+
+	QuotaBytes int64 // of the outbox
+	// WhenFull says what happens at the quota and on a full disk: [Wait], [Evict],
+	// or "" for what the source can bear (see [source.Live]).
+	WhenFull   string
 	FloorBytes uint64 // free disk space below which intake waits
 
 	PackDelay      time.Duration // a reading waits so long for company
@@ -75,6 +85,12 @@ type Options struct {
 	MaxReconnect   time.Duration
 }
 
+// What a full outbox means to its source.
+const (
+	Wait  = "wait"  // intake stops
+	Evict = "evict" // the oldest telemetry is given up, events last
+)
+
 // OutboxDir is where the edge with the given directory has its outbox.
 func OutboxDir(dir string) string { return filepath.Join(dir, "outbox") }
 
@@ -85,6 +101,9 @@ type Agent struct {
 	outbox *outbox.Outbox
 	pub    *publisher
 	meter  *egress.Meter
+	board  *board
+
+	refused atomic.Int64 // samples that could not be taken
 
 	mu      sync.Mutex
 	figures []signal.Counter        // the source's
@@ -100,7 +119,7 @@ type Agent struct {
 // New opens the outbox. Every agent must be run, or closed.
 func New(opt Options) (*Agent, error) {
 	setDefaults(&opt)
-	a := &Agent{opt: opt, log: opt.Log.With("edge", opt.Group+"/"+opt.Node), meter: egress.NewMeter(), ended: make(chan struct{}), drained: make(chan struct{})}
+	a := &Agent{opt: opt, log: opt.Log.With("edge", opt.Group+"/"+opt.Node), meter: egress.NewMeter(), board: newBoard(), ended: make(chan struct{}), drained: make(chan struct{})}
 	if err := a.open(); err != nil {
 		if opt.Pace != nil {
 			opt.Pace.End()
@@ -114,6 +133,9 @@ func (a *Agent) open() error {
 	o := &a.opt
 	if o.Open == nil || o.Filter == nil || o.Clock == nil || len(o.MQTT.Addresses) == 0 {
 		return errors.New("source, filter, clock and MQTT address must be given")
+	}
+	if o.WhenFull != "" && o.WhenFull != Wait && o.WhenFull != Evict {
+		return fmt.Errorf("when_full %q is not known; take %s or %s", o.WhenFull, Wait, Evict)
 	}
 	box, err := outbox.Open(outbox.Options{
 		Dir: OutboxDir(o.Dir), Edge: o.Group + "/" + o.Node, Log: a.log,
@@ -155,6 +177,9 @@ func setDefaults(o *Options) {
 	}
 	if o.Vibration == nil {
 		o.Vibration = vibration.None()
+	}
+	if o.Rules == nil {
+		o.Rules = rules.None()
 	}
 }
 
@@ -198,6 +223,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	})
 	running.Go(func() { a.pub.run(ctx) })
+	if a.opt.AlarmMQTT != nil {
+		running.Go(func() { a.showAlarms(ctx) })
+	}
 	running.Go(func() {
 		if !a.watch(ctx) {
 			cancel()
@@ -290,6 +318,10 @@ func (a *Agent) Counters() []signal.Counter {
 	add("filtered", int64(s.Filtered))
 	add("shipped", int64(s.Shipped))
 	add("evicted", int64(s.Evicted))
+	add("evicted_events", int64(s.EvictedEvents))
+	add("samples_evicted", int64(s.SamplesEvicted))
+	add("samples_refused", a.refused.Load())
+	add("alarms_now", int64(len(a.board.list())))
 	add("samples", int64(s.Samples))
 	add("samples_shipped", int64(s.SamplesShipped))
 	add("retried", int64(s.Retried))

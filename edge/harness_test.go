@@ -231,7 +231,7 @@ func (b *bridge) set(f func()) {
 type counting struct {
 	n, at, read int
 	every       time.Duration // wall time between rows; 0: at once
-	step        time.Duration // event time between rows
+	step        time.Duration // event time between rows; 0: rows are of now
 	samples     []source.Sample
 }
 
@@ -263,6 +263,9 @@ func (c *counting) Next(ctx context.Context) (source.Chunk, error) {
 	}
 	c.read = c.at + 1
 	at := time.Unix(1_600_000_000, 0).Add(time.Duration(c.at) * c.step)
+	if c.step == 0 {
+		at = time.Now()
+	}
 	c.samples = c.samples[:0]
 	for _, asset := range []signal.Asset{"skab/valve1/a", "skab/valve1/b"} {
 		for _, sensor := range []string{"x", "y"} {

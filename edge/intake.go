@@ -3,7 +3,6 @@ package edge
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/headrace/headrace/edge/filter"
 	"github.com/headrace/headrace/edge/outbox"
 	"github.com/headrace/headrace/edge/ring"
+	"github.com/headrace/headrace/edge/rules"
 	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/edge/vibration"
 	"github.com/headrace/headrace/signal"
@@ -49,7 +49,13 @@ func (a *Agent) intake(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	p := &packer{a: a, src: src, filter: f, waves: w, streams: map[streamKey]int{}, ended: ended}
+	local, err := a.openRules(state)
+	if err != nil {
+		return err
+	}
+	p := &packer{
+		a: a, src: src, filter: f, waves: w, rules: local, streams: map[streamKey]int{}, known: map[sensorName]bool{}, ended: ended, evict: a.evicts(src),
+	}
 	a.setFigures(src)
 	confirmer, ok := src.(source.Confirmer)
 	if !ok {
@@ -112,13 +118,28 @@ func (a *Agent) setFigures(src source.Source) {
 	a.mu.Unlock()
 }
 
+// evicts tells whether the source cannot wait for room in the outbox.
+func (a *Agent) evicts(src source.Source) bool {
+	if a.opt.WhenFull == "" {
+		live, is := src.(source.Live)
+		return is && live.Live()
+	}
+	return a.opt.WhenFull == Evict
+}
+
 // packer collects readings into messages and commits them.
 type packer struct {
 	a      *Agent
 	src    source.Source
 	filter *filter.Filter
 	waves  *waves
+	rules  *rules.Rules
 	ended  bool // the outbox knows that the source has ended
+	evict  bool // the source cannot wait for room
+	known  map[sensorName]bool
+	alarms []rules.At
+	// refusedAt is when the log heard of a refusal last.
+	refusedAt time.Time
 
 	// The pack: messages of one commit, one per stream.
 	messages []signal.Batch
@@ -223,8 +244,9 @@ func (p *packer) add(chunk source.Chunk) error {
 	before := p.sent
 	for i := range chunk.Samples {
 		s := &chunk.Samples[i]
-		if site, _, _ := s.Asset.Split(); site != p.a.opt.Group {
-			return fmt.Errorf("the source delivered asset %s, which is not of site %s", s.Asset, p.a.opt.Group)
+		if err := p.check(s); err != nil {
+			p.refuse(s, err)
+			continue
 		}
 		if s.Class == signal.Raw {
 			if err := p.addWave(s); err != nil {
@@ -256,7 +278,7 @@ func (p *packer) addReading(s *source.Sample) error {
 	p.out, verdict = p.filter.Apply(p.out[:0], s.Asset, s.Reading, &p.tally)
 	p.a.meter.Taken(s.Asset, s.Class, &s.Reading, verdict.Band)
 	p.put(k, p.out)
-	return nil
+	return p.judge(s.Asset, &s.Reading)
 }
 
 // message is the place of a stream's message in the pack.
@@ -317,8 +339,12 @@ func (p *packer) commitAs(ctx context.Context, ended bool) error {
 	if p.samples > 0 {
 		p.a.opt.Reached.At("edge.ring_synced")
 	}
+	told, err := p.tellHoles()
+	if err != nil {
+		return err
+	}
 	c := outbox.Commit{
-		Position: p.src.Position(), FilterState: p.waves.freeze(p.filter.State()), SourceEnded: ended,
+		Position: p.src.Position(), FilterState: freezeRules(p.rules, p.waves.freeze(p.filter.State())), SourceEnded: ended, Evict: p.evict, Told: told,
 		Seen: p.seen, Emitted: uint64(p.taken), Derived: uint64(p.derived), Held: p.tally.Held, Filtered: p.tally.Filtered,
 		Samples: p.samples, SamplesShipped: p.shipped,
 	}

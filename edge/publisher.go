@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -44,13 +45,9 @@ type publisher struct {
 	bdSeq  uint8 // of the next connection
 	flight *flight
 
-	liveAfter  uint64   // seq of this boot's message sent last
-	older      []string // earlier boots whose messages are still to be sent
-	olderAfter uint64   // seq sent last of older[0]
-	// Messages of this boot up to here waited through an outage: they are
-	// historical when they are sent first.
-	historicalTo uint64
-	liveAt       time.Time // when messages could be sent last
+	liveAfter uint64    // seq of this boot's message sent last as live
+	older     []backlog // what is still to be sent as history, oldest first
+	liveAt    time.Time // when messages could be sent last
 
 	toldTo map[signal.Stream]told
 	idleAt time.Time // when that was looked at last
@@ -66,6 +63,13 @@ type publisher struct {
 	toldSignal        chan struct{}
 
 	sessions, births, published, sentReadings, refusedMessages atomic.Int64
+}
+
+// backlog are messages of one boot that waited through an outage, or were left by
+// an earlier run. They go beside the live ones, which do not wait for them.
+type backlog struct {
+	boot      string
+	after, to uint64 // the last one sent, and the last one of it
 }
 
 // told is what the hosts heard last of a stream.
@@ -97,7 +101,7 @@ func newPublisher(a *Agent) (*publisher, error) {
 	}
 	for _, boot := range a.outbox.Boots() {
 		if boot != a.outbox.Boot() {
-			p.older = append(p.older, boot)
+			p.older = append(p.older, backlog{boot, 0, math.MaxUint64})
 		}
 	}
 	// What earlier runs left acknowledged, they have told.

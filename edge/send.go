@@ -67,26 +67,27 @@ func (s *session) sendAgain(ctx context.Context) (did bool, err error) {
 	return true, nil
 }
 
-// sendOlder sends the next message of an earlier boot.
+// sendOlder sends the next message of what waited.
 func (s *session) sendOlder(ctx context.Context) (did bool, err error) {
 	p := s.p
 	for len(p.older) > 0 {
-		info, ok := p.box.Next(p.older[0], p.olderAfter)
-		if !ok {
-			p.older, p.olderAfter = p.older[1:], 0
+		b := &p.older[0]
+		info, ok := p.box.Next(b.boot, b.after)
+		if !ok || info.Seq > b.to {
+			p.older = p.older[1:]
 			continue
 		}
 		if !p.flight.room(history, info.Bytes) {
 			return false, nil
 		}
-		p.olderAfter = info.Seq
+		b.after = info.Seq
 		return true, s.sendFirst(ctx, info, history, true)
 	}
 	return false, nil
 }
 
-// sendNewer sends the next message of this boot. First copies of a stream so
-// go out in the order of their n.
+// sendNewer sends the next message of this boot. Without an outage first copies of
+// a stream so go out in the order of their n.
 func (s *session) sendNewer(ctx context.Context) (did bool, err error) {
 	p := s.p
 	info, ok := p.box.Next(p.box.Boot(), p.liveAfter)
@@ -94,7 +95,7 @@ func (s *session) sendNewer(ctx context.Context) (did bool, err error) {
 		return false, nil
 	}
 	p.liveAfter = info.Seq
-	return true, s.sendFirst(ctx, info, live, info.Seq <= p.historicalTo)
+	return true, s.sendFirst(ctx, info, live, false)
 }
 
 func (s *session) sendFirst(ctx context.Context, info outbox.Info, l lane, historical bool) error {

@@ -131,6 +131,10 @@ func (s *session) receive(m mqttc.Message) {
 // maxAhead is how far a host's clock may be ahead of ours.
 const maxAhead = 24 * time.Hour
 
+// clockSet is a time that has been: a clock behind it was never set, as that of a
+// gateway that has just started, and judges nobody.
+func clockSet() time.Time { return time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC) }
+
 // state notes what a host says of itself.
 func (s *session) state(m mqttc.Message) {
 	t, err := sparkplug.ParseTopic(m.Topic)
@@ -142,7 +146,7 @@ func (s *session) state(m mqttc.Message) {
 		s.p.log.Warn("state of a host cannot be read", "host", t.Host, "error", err)
 		return
 	}
-	if heard.Timestamp > uint64(time.Now().Add(maxAhead).UnixMilli()) {
+	if now := time.Now(); now.After(clockSet()) && heard.Timestamp > uint64(now.Add(maxAhead).UnixMilli()) {
 		// Taken for true, it would outlast every honest state.
 		s.p.log.Warn("state of a host is from the future and is ignored; check the clocks", "host", t.Host)
 		return
@@ -204,6 +208,11 @@ func (s *session) run(ctx context.Context) error {
 			if err := s.tell(ctx); err != nil {
 				return err
 			}
+			if p.a.opt.AlarmMQTT == nil {
+				if err := p.a.board.publish(ctx, s.conn, p.a.opt.Group, p.a.opt.Node, n.born); err != nil {
+					return err
+				}
+			}
 		} else {
 			p.online.Store(false)
 			// With one address there is no better place to go to.
@@ -245,7 +254,10 @@ func (s *session) birth(ctx context.Context) error {
 	p.flight.hasten(time.Now().Add(afterBirth), p.a.opt.ResendAfter)
 	// What waited through an outage is older than what the births say.
 	if time.Since(p.liveAt) > p.a.opt.ResendAfter {
-		p.historicalTo = p.box.Last()
+		if last := p.box.Durable(); last > p.liveAfter {
+			p.older = append(p.older, backlog{p.box.Boot(), p.liveAfter, last})
+			p.liveAfter = last
+		}
 	}
 	return nil
 }

@@ -94,7 +94,8 @@ func (p *packer) addWave(s *source.Sample) error {
 		return fmt.Errorf("the source delivered a raw reading of %s that is no waveform", s.Asset.Sensor(s.Reading.Sensor))
 	}
 	if err := record.DecodeWaveform(block, &w.wave); err != nil {
-		return fmt.Errorf("reading %s: %w", s.Asset.Sensor(s.Reading.Sensor), err)
+		p.refuse(s, err)
+		return nil
 	}
 	p.samples += uint64(w.wave.Len())
 	p.a.meter.Taken(s.Asset, s.Class, &s.Reading, 0)
@@ -115,6 +116,11 @@ func (p *packer) addWave(s *source.Sample) error {
 		}
 		p.derived += len(derived)
 		p.put(k, derived)
+		for i := range derived {
+			if err := p.judge(s.Asset, &derived[i]); err != nil {
+				return err
+			}
+		}
 	}
 	if !pass.Ship {
 		return nil

@@ -35,6 +35,9 @@ func (w *Worker) restore(ctx context.Context) error {
 		if err := w.readSilver(ctx, files, w.take); err != nil {
 			return err
 		}
+		if err := w.tellAlarms(ctx); err != nil {
+			return err
+		}
 		w.silver.at = to
 		for _, k := range w.keys() {
 			c := w.channels[k]

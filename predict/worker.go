@@ -11,6 +11,7 @@ import (
 	"github.com/headrace/headrace/internal/duck"
 	"github.com/headrace/headrace/lake/catalog"
 	"github.com/headrace/headrace/lake/delta"
+	"github.com/headrace/headrace/predict/alert"
 	"github.com/headrace/headrace/predict/features"
 	"github.com/headrace/headrace/predict/model"
 	"github.com/headrace/headrace/signal"
@@ -28,6 +29,8 @@ type Registry interface {
 // taking them again changes nothing.
 type Alerts interface {
 	Observe(ctx context.Context, predictions []model.Prediction, faulty func(signal.Asset, string) bool) (begun int, err error)
+	// Local takes what the local rules of edges say, in any order, and again.
+	Local(ctx context.Context, alarms []alert.Local) (begun int, err error)
 	// Cursor is the newest event time that every known channel has seen.
 	Cursor(ctx context.Context) (signal.Micros, error)
 }
@@ -83,6 +86,7 @@ type Worker struct {
 	catalog    *catalog.Catalog
 	published  map[faultKey]signal.Micros // Until of what gold.sensor_health has
 	lastStamp  signal.Micros
+	alarms     []alert.Local // of edges, not handed on yet
 
 	mu       sync.Mutex // guards what others read
 	risks    map[channelKey]*Risk
@@ -239,6 +243,10 @@ func (w *Worker) step(ctx context.Context) (progress bool, err error) {
 		if err := w.readSilver(ctx, files, w.take); err != nil {
 			return false, err
 		}
+		// Before the version counts as read: a crash in between has them read again.
+		if err := w.tellAlarms(ctx); err != nil {
+			return false, err
+		}
 		if err := w.writeFeatures(ctx, to); err != nil {
 			return false, err
 		}
@@ -273,12 +281,29 @@ func (w *Worker) refreshRegistry(ctx context.Context) error {
 	return err
 }
 
+// tellAlarms hands on what edges said.
+func (w *Worker) tellAlarms(ctx context.Context) error {
+	begun, err := w.Alerts.Local(ctx, w.alarms)
+	if err != nil {
+		return err
+	}
+	w.alarms = w.alarms[:0]
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counts.episodes += int64(begun)
+	return nil
+}
+
 // take notes a row of silver.
 func (w *Worker) take(r *row) {
 	asset, sensor := r.path.Asset(), r.path.Sensor()
 	w.monitor.Silver([]health.Row{{Path: r.path, EventTime: r.event, AliveAt: r.alive, Value: r.value, Stream: r.stream, CompleteTo: r.complete}})
 	if sensor == stateSensor && r.value.Kind == signal.Text && r.good {
 		w.takeState(asset, stateAt{r.event, r.value.Text})
+		return
+	}
+	if a, ok := signal.ParseAlarm(sensor, r.value); ok && r.alive == r.event {
+		w.alarms = append(w.alarms, alert.Local{Asset: asset, Alarm: a})
 		return
 	}
 	name, place, ok := features.Channel(sensor)

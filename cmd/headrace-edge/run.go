@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/cmd/internal/crashpoint"
 	"github.com/headrace/headrace/cmd/internal/verb"
 	"github.com/headrace/headrace/edge/supervisor"
 	"github.com/headrace/headrace/signal"
@@ -59,7 +60,7 @@ func (c runCmd) Run(ctx context.Context, e *verb.Env) error {
 		debug.SetMemoryLimit(memoryLimit)
 	}
 	s := supervisor.New(supervisor.Options{
-		File: c.Config, Dir: c.Dir, Clock: signal.WallClock{}, Getenv: os.Getenv,
+		File: c.Config, Dir: c.Dir, Clock: signal.WallClock{}, Getenv: os.Getenv, Reached: crashpoint.Reached(),
 		Log: slog.New(slog.NewTextHandler(e.Stderr, &slog.HandlerOptions{Level: level})),
 	})
 	fmt.Fprintf(e.Stdout, "headrace-edge %s: by %s, state in %s; Ctrl-C stops it\n", version, c.Config, c.Dir)
@@ -129,6 +130,10 @@ func (c statusCmd) Run(e *verb.Env) error {
 			}
 		}
 		fmt.Fprintf(e.Stdout, "  broker %t, bridge %t\n", st.Link, st.Host)
+		for _, a := range st.Alarms {
+			fmt.Fprintf(e.Stdout, "  alarm %s: %s on %s/%s since %s, %s %g %s (level %g)\n", a.Severity, a.Rule, a.Asset, a.Sensor,
+				a.Raised.Time().Format(time.RFC3339), a.Of, a.Value, a.Unit, a.Level)
+		}
 		var names []string
 		for name, v := range st.Figures {
 			if v != 0 {

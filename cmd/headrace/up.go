@@ -14,6 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/headrace/headrace/cmd/internal/crashpoint"
 	"github.com/headrace/headrace/cmd/internal/verb"
 	"github.com/headrace/headrace/server/datadir"
 	"github.com/headrace/headrace/server/roles"
@@ -131,7 +132,7 @@ func (c common) start(ctx context.Context, e *verb.Env, o roles.Options) (err er
 	if c.Plant != "none" {
 		o.Plant = c.Plant
 	}
-	o.Version, o.Reached = version, reached()
+	o.Version, o.Reached = version, crashpoint.Reached()
 	o.Ready = func(r datadir.Run) { c.announce(e, o, r) }
 	if err := o.Check(); err != nil {
 		return err

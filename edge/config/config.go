@@ -18,6 +18,7 @@ import (
 	"github.com/headrace/headrace/edge/filter"
 	"github.com/headrace/headrace/edge/outbox"
 	"github.com/headrace/headrace/edge/ring"
+	"github.com/headrace/headrace/edge/rules"
 	"github.com/headrace/headrace/edge/source/mqttin"
 	"github.com/headrace/headrace/edge/vibration"
 	"github.com/headrace/headrace/internal/credentials"
@@ -36,6 +37,7 @@ type File struct {
 	Vibration vibration.Config `yaml:"vibration" json:"vibration"`
 	Ring      Ring             `yaml:"ring" json:"ring"`
 	Outbox    Outbox           `yaml:"outbox" json:"outbox"`
+	Alarms    rules.Config     `yaml:"alarms" json:"alarms,omitzero"`
 }
 
 // Names are the edge's in Sparkplug: the site, and the edge node in it.
@@ -75,6 +77,8 @@ type Ring struct {
 // Outbox bounds what waits for Kafka; 0 is the default.
 type Outbox struct {
 	MegaBytes int64 `yaml:"mega_bytes" json:"mega_bytes,omitempty"`
+	// WhenFull is [edge.Wait], [edge.Evict], or "" for what the source can bear.
+	WhenFull string `yaml:"when_full" json:"when_full,omitempty"`
 }
 
 // Config is a checked file.
@@ -83,6 +87,7 @@ type Config struct {
 	Filter *filter.Set
 	Waves  *vibration.Set
 	Map    *plain.Set
+	Local  *rules.Set
 	hash   string
 }
 
@@ -155,6 +160,12 @@ func (c *Config) check() (err error) {
 	if c.Waves, err = vibration.New(f.Vibration); err != nil {
 		return fmt.Errorf("vibration: %w", err)
 	}
+	if c.Local, err = rules.New(f.Alarms); err != nil {
+		return fmt.Errorf("alarms: %w", err)
+	}
+	if w := f.Outbox.WhenFull; w != "" && w != edge.Wait && w != edge.Evict {
+		return fmt.Errorf("outbox.when_full is %q; want %s or %s", w, edge.Wait, edge.Evict)
+	}
 	// The fields in their order, and for the sets their hashes, are the canonical
 	// form: neither the order of keys nor a default written out changes it.
 	rest := c.File
@@ -208,6 +219,6 @@ func (c *Config) Options(dir string, clock signal.Clock, getenv func(string) str
 	return edge.Options{
 		Dir: dir, Group: c.Edge.Group, Node: c.Edge.Node, Open: open, Filter: c.Filter, Vibration: c.Waves, Clock: clock, MQTT: up, Log: log,
 		RingBytes: c.Ring.MegaBytes << 20, RingAge: time.Duration(c.Ring.Hours * float64(time.Hour)), QuotaBytes: c.Outbox.MegaBytes << 20,
-		FloorBytes: floorBytes,
+		FloorBytes: floorBytes, WhenFull: c.Outbox.WhenFull, Rules: c.Local, AlarmMQTT: &down,
 	}, nil
 }

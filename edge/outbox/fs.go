@@ -22,6 +22,8 @@ type FS interface {
 	// Open opens a file, for reading alone if readOnly.
 	Open(name string, readOnly bool) (File, error)
 	Remove(name string) error
+	// Holds tells whether name still leads to the open file f.
+	Holds(name string, f File) (bool, error)
 	// SyncDir makes creations and removals in dir durable.
 	SyncDir(dir string) error
 	// Free is the space left for dir, in bytes.
@@ -107,6 +109,18 @@ func (osFS) Open(name string, readOnly bool) (File, error) {
 }
 
 func (osFS) Remove(name string) error { return os.Remove(name) }
+
+func (osFS) Holds(name string, f File) (bool, error) {
+	there, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	open, err := f.(osFile).Stat()
+	return err == nil && os.SameFile(there, open), err
+}
 
 func (osFS) SyncDir(dir string) error {
 	d, err := os.Open(dir)

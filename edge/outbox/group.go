@@ -29,6 +29,11 @@ type Counters struct {
 	// none of the sums above.
 	Samples        uint64 // taken from the source
 	SamplesShipped uint64 // in messages of this outbox, acknowledged or not
+
+	// What was given up because the outbox was full, beside the sums.
+	EvictedEvents   uint64 // of Evicted, of class event
+	SamplesEvicted  uint64
+	EvictedMessages uint64
 }
 
 // Check tells whether the sum holds: what came in went out, or is counted.
@@ -38,8 +43,8 @@ func (c Counters) Check() error {
 		return fmt.Errorf("emitted %d + derived %d + held %d is not filtered %d + shipped %d + evicted %d",
 			c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted)
 	}
-	if c.SamplesShipped > c.Samples {
-		return fmt.Errorf("samples shipped %d are more than were taken, %d", c.SamplesShipped, c.Samples)
+	if c.SamplesShipped+c.SamplesEvicted > c.Samples {
+		return fmt.Errorf("samples shipped %d and evicted %d are more than were taken, %d", c.SamplesShipped, c.SamplesEvicted, c.Samples)
 	}
 	return nil
 }
@@ -48,9 +53,16 @@ func (c Counters) list() []uint64 {
 	return []uint64{c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted, c.Retried, c.Lost, c.Samples, c.SamplesShipped}
 }
 
+func (c *Counters) evicted(events, samples, messages uint64) {
+	c.EvictedEvents, c.SamplesEvicted, c.EvictedMessages = events, samples, messages
+}
+
 func countersOf(v []uint64) Counters {
 	v = append(v, make([]uint64, 10)...)
-	return Counters{v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9]}
+	return Counters{
+		Emitted: v[0], Derived: v[1], Held: v[2], Filtered: v[3], Shipped: v[4], Evicted: v[5], Retried: v[6], Lost: v[7],
+		Samples: v[8], SamplesShipped: v[9],
+	}
 }
 
 // group is the payload of one frame.
@@ -69,6 +81,7 @@ type frozen struct {
 	seq      uint64
 	readings uint64
 	from     signal.Micros // earliest proof of life in it
+	boot     string        // "" is the frame's; what is written again names its own
 	record   []byte        // the Kafka record's value without edge and boot
 	at       int64         // of record in the payload
 }
@@ -85,6 +98,8 @@ type state struct {
 type Progress struct {
 	Stream signal.Stream
 	SeenTo signal.Micros
+
+	hole *Hole // what was given up of it and not told, as it is now
 }
 
 type ack struct {
@@ -116,6 +131,7 @@ func appendMessageHead(dst []byte, m *frozen, size int) []byte {
 	head = appendUint(head, 2, m.seq)
 	head = appendUint(head, 3, m.readings)
 	head = appendUint(head, 4, protowire.EncodeZigZag(int64(m.from)))
+	head = appendBytes(head, 6, m.boot)
 	head = protowire.AppendVarint(protowire.AppendTag(head, 5, protowire.BytesType), uint64(size))
 	dst = protowire.AppendTag(dst, 4, protowire.BytesType)
 	dst = protowire.AppendVarint(dst, uint64(len(head)+size))
@@ -131,18 +147,20 @@ func appendGroup(dst []byte, g *group) []byte {
 		var s []byte
 		s = appendBytes(s, 1, g.state.position)
 		s = appendBytes(s, 2, g.state.filter)
-		var counters []byte
-		for _, v := range g.state.counters.list() {
-			counters = protowire.AppendVarint(counters, v)
-		}
-		s = appendBytes(s, 3, counters)
+		s = appendBytes(s, 3, appendVarints(nil, g.state.counters.list()...))
 		for _, p := range g.state.streams {
 			var b []byte
 			b = appendBytes(b, 1, string(p.Stream))
 			b = appendUint(b, 2, protowire.EncodeZigZag(int64(p.SeenTo)))
+			if h := p.hole; h != nil {
+				b = appendBytes(b, 3, appendVarints(nil, h.Readings, h.Samples, protowire.EncodeZigZag(int64(h.From)), protowire.EncodeZigZag(int64(h.To))))
+			}
 			s = appendBytes(s, 4, b)
 		}
 		s = appendUint(s, 5, protowire.EncodeBool(g.state.sourceEnded))
+		if c := g.state.counters; c.EvictedMessages > 0 {
+			s = appendBytes(s, 6, appendVarints(nil, c.EvictedEvents, c.SamplesEvicted, c.EvictedMessages))
+		}
 		dst = protowire.AppendBytes(protowire.AppendTag(dst, 5, protowire.BytesType), s)
 	}
 	for _, a := range g.acks {
@@ -154,6 +172,13 @@ func appendGroup(dst []byte, g *group) []byte {
 		}
 		b = appendBytes(b, 2, ranges)
 		dst = appendBytes(dst, 6, b)
+	}
+	return dst
+}
+
+func appendVarints(dst []byte, list ...uint64) []byte {
+	for _, v := range list {
+		dst = protowire.AppendVarint(dst, v)
 	}
 	return dst
 }
@@ -201,11 +226,13 @@ func parseMessage(p []byte, at int) (m frozen, err error) {
 			m.from = signal.Micros(protowire.DecodeZigZag(u))
 		case 5:
 			m.record, m.at = b, int64(at+inner)
+		case 6:
+			m.boot = string(b)
 		}
 		return nil
 	})
-	if err == nil && m.seq == 0 {
-		err = errors.New("message without seq")
+	if err == nil && (m.seq == 0 || len(m.record) == 0) {
+		err = errors.New("message without seq or record")
 	}
 	return m, err
 }
@@ -223,28 +250,48 @@ func parseState(p []byte) (*state, error) {
 			if err != nil {
 				return err
 			}
+			before := s.counters
 			s.counters = countersOf(v)
+			s.counters.evicted(before.EvictedEvents, before.SamplesEvicted, before.EvictedMessages)
 		case 4:
-			var pr Progress
-			err := protofield.Each(b, func(num protowire.Number, u uint64, b []byte, _ int) error {
-				switch num {
-				case 1:
-					pr.Stream = signal.Stream(b)
-				case 2:
-					pr.SeenTo = signal.Micros(protowire.DecodeZigZag(u))
-				}
-				return nil
-			})
+			pr, err := parseProgress(b)
 			if err != nil {
 				return err
 			}
 			s.streams = append(s.streams, pr)
 		case 5:
 			s.sourceEnded = u != 0
+		case 6:
+			v, err := varints(b)
+			if err != nil {
+				return err
+			}
+			v = append(v, 0, 0, 0)
+			s.counters.evicted(v[0], v[1], v[2])
 		}
 		return nil
 	})
 	return s, err
+}
+
+func parseProgress(p []byte) (pr Progress, err error) {
+	err = protofield.Each(p, func(num protowire.Number, u uint64, b []byte, _ int) error {
+		switch num {
+		case 1:
+			pr.Stream = signal.Stream(b)
+		case 2:
+			pr.SeenTo = signal.Micros(protowire.DecodeZigZag(u))
+		case 3:
+			v, err := varints(b)
+			if err != nil {
+				return err
+			}
+			v = append(v, make([]uint64, 4)...)
+			pr.hole = &Hole{v[0], v[1], signal.Micros(protowire.DecodeZigZag(v[2])), signal.Micros(protowire.DecodeZigZag(v[3]))}
+		}
+		return nil
+	})
+	return pr, err
 }
 
 func parseAck(p []byte) (a ack, err error) {

@@ -39,20 +39,40 @@ func newMemFS() *memFS {
 	return &memFS{live: map[string]*memFile{}, durable: map[string]*memFile{}, space: 1 << 40}
 }
 
-// reboot returns the file system as a power cut leaves it: what was synced,
-// and of what was not an arbitrary part if torn is set.
+// sector is what a disk writes as one.
+const sector = 64
+
+// reboot returns the file system as a power cut leaves it: what was synced. If
+// torn is set, of what was not an arbitrary part is there too: of directory
+// entries, any of those made and removed; of a file's bytes, any sectors, in no
+// order, the last one torn, and one bit of them wrong.
 func (m *memFS) reboot(torn *rand.Rand) *memFS {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := newMemFS()
 	entries := maps.Clone(m.durable)
-	if torn != nil && torn.IntN(2) == 0 {
-		maps.Copy(entries, m.live)
+	if torn != nil {
+		for _, name := range slices.Sorted(maps.Keys(m.live)) {
+			if torn.IntN(2) == 0 {
+				entries[name] = m.live[name]
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(m.durable)) {
+			if m.live[name] == nil && torn.IntN(2) == 0 {
+				delete(entries, name)
+			}
+		}
 	}
 	for name, f := range entries {
 		data := slices.Clone(f.synced)
 		if torn != nil && len(f.data) > len(data) {
-			data = append(data, f.data[len(data):len(data)+torn.IntN(len(f.data)-len(data)+1)]...)
+			data = append(data, make([]byte, torn.IntN(len(f.data)-len(data)+1))...)
+			whole := torn.IntN(3) == 0
+			for at := len(f.synced); at < len(data); at += sector {
+				if whole || torn.IntN(2) == 0 {
+					copy(data[at:min(at+sector, len(data))], f.data[at:])
+				}
+			}
 			if torn.IntN(2) == 0 && len(data) > len(f.synced) {
 				data[len(f.synced)+torn.IntN(len(data)-len(f.synced))] ^= 0x40
 			}
@@ -61,6 +81,14 @@ func (m *memFS) reboot(torn *rand.Rand) *memFS {
 		n.live[name], n.durable[name] = c, c
 	}
 	return n
+}
+
+// wipe removes every file.
+func (m *memFS) wipe() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.live)
+	clear(m.durable)
 }
 
 // syncPoint runs effect, unless the power is cut here before it.
@@ -127,6 +155,12 @@ func (m *memFS) Remove(name string) error {
 	}
 	delete(m.live, name)
 	return nil
+}
+
+func (m *memFS) Holds(name string, f outbox.File) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.live[name] != nil && m.live[name] == f.(*memHandle).f, nil
 }
 
 func (m *memFS) SyncDir(string) error {

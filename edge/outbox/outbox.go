@@ -43,6 +43,8 @@ var (
 	// ErrLost is what reading a message yields that the disk gave back damaged.
 	// It is counted as lost and not asked for again.
 	ErrLost = errors.New("the message is damaged on disk")
+	// ErrWiped is the end of an outbox whose files were removed under it.
+	ErrWiped = errors.New("its files were removed while it was open: what waited in them is lost; open it anew, which begins a new boot")
 )
 
 // Options say where the outbox is and how it commits. Zero values are the
@@ -75,10 +77,21 @@ type Commit struct {
 	Seen []Progress
 	// SourceEnded: the source has nothing more after Position.
 	SourceEnded bool
+	// Evict: the source cannot wait. While there is no room, the oldest messages
+	// are given up for it, those of class event last.
+	Evict bool
+	// Told are holes of which the messages tell.
+	Told []Told
 	// What was counted since the commit before, in readings.
 	Emitted, Derived, Held, Filtered uint64
 	// The same of waveforms, in samples: taken, and in the messages of class raw.
 	Samples, SamplesShipped uint64
+}
+
+// Told is a stream's [Hole] as it was told.
+type Told struct {
+	Stream signal.Stream
+	Hole
 }
 
 // Ticket is the fate of one commit.
@@ -136,12 +149,15 @@ type Outbox struct {
 	stalled    error
 	failed     error
 	closing    bool
+	wantRoom   bool          // somebody waits who may have older messages given up
+	holes      int           // streams that have one
 	changed    chan struct{} // closed and replaced whenever something did
 
 	// The writer's own.
 	active     *segment
 	writing    map[*bootIndex]*signal.Intervals
 	writeState bool
+	newHoles   []Progress // of what was given up since the last frame
 	frame      []byte
 }
 
@@ -172,6 +188,12 @@ func Open(opt Options) (*Outbox, error) {
 		o.active = l.index.segments[n-1]
 	}
 	o.boot = o.index.boot(boot.String())
+	o.index.lost = o.countLost
+	for _, s := range o.index.streams {
+		if s.hole != (Hole{}) {
+			o.holes++
+		}
+	}
 	if l.lostMessages > 0 || l.corruptFrames > 0 {
 		o.log.Error("outbox was damaged; what could be read goes on", "dir", opt.Dir,
 			"corrupt_frames", l.corruptFrames, "lost_messages", l.lostMessages)
@@ -220,7 +242,7 @@ func (o *Outbox) Boot() string { return o.boot.name }
 
 // Append makes c durable and returns then. If ctx ends first, c may still
 // become durable. While the outbox is at its quota or the disk is full it
-// waits; see [SpaceError].
+// waits, unless c may have others given up; see [SpaceError].
 func (o *Outbox) Append(ctx context.Context, c Commit) error {
 	t, err := o.Begin(ctx, c)
 	if err != nil {
@@ -265,6 +287,10 @@ func (o *Outbox) Begin(ctx context.Context, c Commit) (*Ticket, error) {
 		if len(o.queue) == 0 && o.bytes() < o.opt.QuotaBytes ||
 			o.queued < 2*o.opt.CommitBytes && o.bytes()+int64(o.queued) < o.opt.QuotaBytes {
 			break
+		}
+		if c.Evict && o.bytes()+int64(o.queued) >= o.opt.QuotaBytes {
+			o.wantRoom = true
+			o.kick()
 		}
 		changed, stalled := o.changed, o.stalled
 		o.mu.Unlock()
@@ -412,9 +438,7 @@ func (o *Outbox) Close() error {
 		err = errors.Join(err, o.stalled)
 	}
 	o.queue = nil
-	for _, s := range o.index.segments {
-		err = errors.Join(err, s.file.Close())
-	}
+	err = errors.Join(err, closeAll(o.index))
 	o.broadcast()
 	if err != nil {
 		return fmt.Errorf("closing outbox %s: %w", o.opt.Dir, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -179,7 +180,7 @@ func powerCuts(t *testing.T) {
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for cut := 1; cut <= whole.syncs; cut++ {
-		for _, mode := range []string{"before", "after", "torn"} {
+		for _, mode := range []string{"before", "after", "torn", "torn", "torn", "torn"} {
 			fsys := newMemFS()
 			fsys.cutAt, fsys.after = cut, mode == "after"
 			promised, acked, position, _ := life(fsys)
@@ -318,6 +319,42 @@ func TestFullDiskStopsIntakeAndGoesOn(t *testing.T) {
 		st, err := outbox.ReadStateFS(fsys, "/o")
 		if err != nil || len(st.Unacked) != 5 || st.CorruptFrames != 0 || st.LostMessages != 0 {
 			t.Errorf("%+v, %v", st, err)
+		}
+	})
+}
+
+// Files that are removed under an open outbox end it at the next commit, and an
+// outbox opened in their place begins a boot of its own.
+func TestWipedDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fsys := newMemFS()
+		o := mustOpen(t, options(fsys))
+		first := o.Boot()
+		if err := o.Append(t.Context(), one(0, 3)); err != nil {
+			t.Fatal(err)
+		}
+		fsys.wipe()
+		if err := o.Append(t.Context(), one(10, 3)); !errors.Is(err, outbox.ErrWiped) || !strings.Contains(err.Error(), "/o") {
+			t.Errorf("a commit to a wiped disk: %v", err)
+		}
+		if !errors.Is(o.Err(), outbox.ErrWiped) {
+			t.Errorf("the outbox says %v", o.Err())
+		}
+		if err := o.Close(); !errors.Is(err, outbox.ErrWiped) {
+			t.Errorf("closing: %v", err)
+		}
+		o = mustOpen(t, options(fsys))
+		defer o.Close()
+		if err := o.Append(t.Context(), one(0, 3)); err != nil {
+			t.Fatal(err)
+		}
+		got := waiting(t, o)
+		if o.Boot() == first || len(got) != 1 || got[0].Boot == first || got[0].Seq != 1 || got[0].N != 0 {
+			t.Errorf("after the wipe: %+v", got)
+		}
+		// An acknowledgement of the boot that is gone touches nothing.
+		if n, _ := o.Ack(first, []signal.Range{{From: 1, To: 5}}); n != 0 || len(waiting(t, o)) != 1 {
+			t.Errorf("an old acknowledgement took %d messages", n)
 		}
 	})
 }

@@ -22,7 +22,7 @@ func (o *Outbox) Boots() []string {
 	defer o.mu.Unlock()
 	var out []string
 	for _, b := range o.index.boots {
-		if _, _, ok := b.next(0); ok {
+		if b.waiting > 0 {
 			out = append(out, b.name)
 		}
 	}
@@ -38,7 +38,7 @@ func (o *Outbox) Next(boot string, after uint64) (Info, bool) {
 	if b == nil {
 		return Info{}, false
 	}
-	seq, p, ok := b.next(after)
+	seq, p, ok := o.index.next(b, after)
 	if !ok {
 		return Info{}, false
 	}
@@ -48,54 +48,68 @@ func (o *Outbox) Next(boot string, after uint64) (Info, bool) {
 // Read reads a message back from the disk into a batch, whose memory it uses
 // again. [ErrGone] and [ErrLost] say why there is none.
 func (o *Outbox) Read(boot string, seq uint64, into *signal.Batch) error {
-	o.mu.Lock()
-	b := o.index.findBoot(boot)
-	var p place
-	var file File
-	waits := false
-	if b != nil {
-		p, waits = b.get(seq)
+	for {
+		o.mu.Lock()
+		b := o.index.findBoot(boot)
+		if b == nil {
+			o.mu.Unlock()
+			return ErrGone
+		}
+		segment, p, waits := o.index.get(b, seq)
+		if !waits {
+			o.mu.Unlock()
+			return ErrGone
+		}
+		file := segment.file
+		o.mu.Unlock()
+		body := make([]byte, p.size)
+		_, err := file.ReadAt(body, int64(p.at))
+		if err == nil && checksum(body) != p.sum {
+			err = fmt.Errorf("checksum does not match")
+		}
+		if err == nil {
+			err = record.Decode(body, into)
+		}
+		if err == nil {
+			into.Edge, into.Boot = o.opt.Edge, boot
+			return nil
+		}
+		if moved, err := o.giveUp(b, seq, file, err); !moved {
+			return err
+		}
 	}
-	if waits {
-		file = o.index.segment(p.segment).file
-	}
-	o.mu.Unlock()
-	if !waits {
-		return ErrGone
-	}
-	body := make([]byte, p.size)
-	_, err := file.ReadAt(body, int64(p.at))
-	if err == nil && checksum(body) != p.sum {
-		err = fmt.Errorf("checksum does not match")
-	}
-	if err == nil {
-		err = record.Decode(body, into)
-	}
-	if err == nil {
-		into.Edge, into.Boot = o.opt.Edge, boot
-		return nil
-	}
-	return o.giveUp(b, seq, err)
 }
 
-// giveUp counts a message that cannot be read back.
-func (o *Outbox) giveUp(b *bootIndex, seq uint64, cause error) error {
+// giveUp counts a message that cannot be read back, unless it lies elsewhere by
+// now or its file was closed meanwhile.
+func (o *Outbox) giveUp(b *bootIndex, seq uint64, file File, cause error) (moved bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if _, waits := b.get(seq); !waits {
-		return ErrGone // acknowledged, and its file deleted, while we read
-	}
-	if o.closing {
-		return ErrClosed
+	segment, p, waits := o.index.get(b, seq)
+	switch {
+	case !waits:
+		return false, ErrGone // acknowledged, and its file deleted, while we read
+	case o.closing:
+		return false, ErrClosed
+	case segment.file != file:
+		return true, nil
 	}
 	o.log.Error("outbox message is damaged on disk and lost", "dir", o.opt.Dir, "boot", b.name, "seq", seq, "error", cause)
-	_, readings := o.index.acknowledge(b, signal.Range{From: seq, To: seq})
+	o.index.take(b, seq, segment, p)
+	o.countLost(1, uint64(p.readings), nil)
+	return false, ErrLost
+}
+
+// countLost counts messages that the disk did not give back; o.mu is held.
+func (o *Outbox) countLost(messages int, readings uint64, cause error) {
+	if cause != nil {
+		o.log.Error("outbox messages are not on disk any more and lost", "dir", o.opt.Dir, "messages", messages, "error", cause)
+	}
 	o.st.counters.Lost += readings
-	o.found.lostMessages++
+	o.found.lostMessages += uint64(messages)
 	o.stateDirty = true
 	o.later()
 	o.broadcast()
-	return ErrLost
 }
 
 // Ack takes out what Kafka has. Numbers that are not waiting are passed over.

@@ -47,9 +47,7 @@ func readState(fsys FS, dir string) (st State, err error) {
 		return State{}, fmt.Errorf("reading outbox %s: %w", dir, err)
 	}
 	defer func() {
-		for _, s := range l.index.segments {
-			err = errors.Join(err, s.file.Close())
-		}
+		err = errors.Join(err, closeAll(l.index))
 	}()
 	st = State{
 		Edge: l.edge, Counters: l.state.counters, Position: l.state.position, FilterState: l.state.filter,
@@ -61,9 +59,10 @@ func readState(fsys FS, dir string) (st State, err error) {
 	}
 	var batch signal.Batch
 	for _, b := range l.index.boots {
-		for seq, p, ok := b.next(0); ok; seq, p, ok = b.next(seq) {
+		for seq, p, ok := l.index.next(b, 0); ok; seq, p, ok = l.index.next(b, seq) {
 			body := make([]byte, p.size)
-			if _, err := l.index.segment(p.segment).file.ReadAt(body, int64(p.at)); err != nil {
+			segment, _, _ := l.index.get(b, seq)
+			if _, err := segment.file.ReadAt(body, int64(p.at)); err != nil {
 				return State{}, fmt.Errorf("reading outbox %s: %w", dir, err)
 			}
 			if err := record.Decode(body, &batch); err != nil {

@@ -90,9 +90,14 @@ func (o *Outbox) Err() error {
 	return o.failed
 }
 
-// Last is the seq given last, durable or not; 0 if none was.
-func (o *Outbox) Last() uint64 {
+// Durable is the last seq of this boot that is on disk; 0 if none is.
+func (o *Outbox) Durable() uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	for _, p := range o.queue {
+		if len(p.messages) > 0 {
+			return p.messages[0].seq - 1
+		}
+	}
 	return o.nextSeq - 1
 }

@@ -19,6 +19,12 @@ func (o *Outbox) write() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
+		if o.wanted() {
+			if _, err := o.makeRoom(true); err != nil && !noSpace(err) {
+				o.fail(fmt.Errorf("writing outbox %s: %w", o.opt.Dir, err))
+				return
+			}
+		}
 		wait, work := o.due()
 		if work && wait <= 0 {
 			if !o.commit() {
@@ -73,10 +79,11 @@ func (o *Outbox) commit() bool {
 	o.urgent = false
 	reapable := o.beginAcks()
 	o.mu.Unlock()
+	evict := slices.ContainsFunc(take, func(p *pending) bool { return p.commit.Evict })
 	for {
-		where, payloadAt, err := o.writeFrame(take)
+		where, payloadAt, err := o.writeFrame(take, nil)
 		if err == nil {
-			o.committed(take, where, payloadAt)
+			o.committed(take, nil, where, payloadAt)
 			o.reap(reapable)
 			return true
 		}
@@ -95,6 +102,17 @@ func (o *Outbox) commit() bool {
 		o.mu.Unlock()
 		o.reap(reapable)
 		reapable = nil
+		if evict {
+			// Events are not given up for a disk that others may have filled.
+			did, err := o.makeRoom(false)
+			if err != nil && !noSpace(err) {
+				o.fail(fmt.Errorf("writing outbox %s: %w", o.opt.Dir, err))
+				return false
+			}
+			if did {
+				continue
+			}
+		}
 		select {
 		case <-time.After(o.opt.RetryEvery):
 		case <-o.stop:
@@ -131,13 +149,16 @@ func (o *Outbox) beginAcks() (reapable []uint32) {
 }
 
 // writeFrame writes and syncs one frame and returns where its payload lies.
-func (o *Outbox) writeFrame(take []*pending) (*segment, int64, error) {
+func (o *Outbox) writeFrame(take []*pending, carry []carry) (*segment, int64, error) {
 	size := int64(headerBytes)
 	for _, p := range take {
 		size += int64(len(p.buf))
 	}
+	for i := range carry {
+		size += int64(len(carry[i].record)) + carryHead
+	}
 	fresh := o.active == nil || o.active.sealed || o.active.size > 0 && o.active.size+size > o.opt.SegmentBytes
-	o.build(take, fresh)
+	o.build(take, carry, fresh)
 	if len(take) > 0 {
 		free, err := o.fs.Free(o.opt.Dir)
 		if err != nil {
@@ -151,6 +172,9 @@ func (o *Outbox) writeFrame(take []*pending) (*segment, int64, error) {
 		return o.writeFirst()
 	}
 	at := o.active.size
+	if held, err := o.fs.Holds(segmentName(o.opt.Dir, o.active.number), o.active.file); err != nil || !held {
+		return nil, 0, errors.Join(err, ErrWiped)
+	}
 	err := writeSynced(o.active.file, o.frame, at)
 	if err != nil {
 		// The file's end is not known now: nothing is written behind it again.
@@ -189,9 +213,10 @@ func (o *Outbox) writeFirst() (*segment, int64, error) {
 		}
 		return nil, 0, o.spaceError(err)
 	}
-	s := &segment{number: number, file: file}
+	s := &segment{number: number, file: file, hot: true}
 	o.mu.Lock()
 	o.index.segments = append(o.index.segments, s)
+	o.index.cool(s)
 	o.mu.Unlock()
 	o.active = s
 	return s, headerBytes, nil
@@ -216,16 +241,23 @@ func (o *Outbox) spaceError(err error) error {
 // build fills o.frame: the messages of take, then the state after them. The
 // first frame of a segment repeats all that the older ones are needed for
 // beside their messages.
-func (o *Outbox) build(take []*pending, fresh bool) {
+func (o *Outbox) build(take []*pending, carry []carry, fresh bool) {
 	f := append(o.frame[:0], make([]byte, headerBytes)...)
 	for _, p := range take {
 		f = append(f, p.buf...)
+	}
+	for i := range carry {
+		c := &carry[i]
+		f = appendMessageHead(f, &c.frozen, len(c.record))
+		c.at = int64(len(f) - headerBytes)
+		f = append(f, c.record...)
 	}
 	g := &group{boot: o.boot.name}
 	o.mu.Lock()
 	if len(take) > 0 || fresh || o.writeState {
 		st := o.after(take)
 		g.state = &st
+		g.state.streams = append(g.state.streams, o.newHoles...)
 	}
 	for b, set := range o.writing {
 		if !fresh {
@@ -263,6 +295,9 @@ func (o *Outbox) after(take []*pending) state {
 		st.counters.SamplesShipped += c.SamplesShipped
 		st.streams = append(st.streams, c.Seen...)
 	}
+	for stream, h := range o.untold(take) {
+		st.streams = append(st.streams, Progress{Stream: stream, hole: &h})
+	}
 	return st
 }
 
@@ -270,15 +305,20 @@ func (o *Outbox) after(take []*pending) state {
 func (o *Outbox) progress(take []*pending, newer []Progress) []Progress {
 	var all []Progress
 	for _, s := range o.index.streams {
-		if s.seenTo != 0 {
-			all = append(all, Progress{s.name, s.seenTo})
+		if s.seenTo == 0 && s.hole == (Hole{}) {
+			continue
 		}
+		p := Progress{Stream: s.name, SeenTo: s.seenTo}
+		if h := s.hole; h != (Hole{}) {
+			p.hole = &h
+		}
+		all = append(all, p)
 	}
 	return append(all, newer...)
 }
 
 // committed makes a durable frame known.
-func (o *Outbox) committed(take []*pending, s *segment, payloadAt int64) {
+func (o *Outbox) committed(take []*pending, carry []carry, s *segment, payloadAt int64) {
 	messages := false
 	for _, p := range take {
 		messages = messages || len(p.messages) > 0
@@ -297,15 +337,23 @@ func (o *Outbox) committed(take []*pending, s *segment, payloadAt int64) {
 		s.states++
 	}
 	o.writeState = false
+	o.newHoles = nil
 	clear(o.writing)
 	o.st = o.after(take)
 	o.st.streams = nil
+	for stream, h := range o.untold(take) {
+		o.index.streams[o.index.stream(stream)].hole = h
+		if h == (Hole{}) {
+			o.holes--
+		}
+	}
+	o.carried(carry, s, payloadAt)
 	at := payloadAt
 	for _, p := range take {
 		for _, m := range p.messages {
 			body := p.buf[m.at : m.at+m.size]
-			o.index.add(o.boot, m.seq, place{
-				segment: s.number, at: uint32(at) + uint32(m.at), size: uint32(m.size),
+			o.index.append(o.boot, m.seq, s, place{
+				at: uint32(at) + uint32(m.at), size: uint32(m.size),
 				sum: checksum(body), readings: m.readings, stream: m.stream,
 			})
 		}
@@ -333,13 +381,20 @@ func (o *Outbox) reap(numbers []uint32) {
 	}
 	for _, n := range numbers {
 		o.mu.Lock()
-		s := o.index.segment(n)
-		o.index.segments = slices.DeleteFunc(o.index.segments, func(s *segment) bool { return s.number == n })
+		s := o.index.drop(n)
+		var file File
+		if s != nil {
+			file, s.file = s.file, nil
+		}
 		o.mu.Unlock()
 		if s == nil {
 			continue
 		}
-		if err := errors.Join(s.file.Close(), o.fs.Remove(segmentName(o.opt.Dir, n))); err != nil {
+		var err error
+		if file != nil {
+			err = file.Close()
+		}
+		if err := errors.Join(err, o.fs.Remove(segmentName(o.opt.Dir, n))); err != nil {
 			o.log.Warn("outbox could not delete an acknowledged segment", "file", segmentName(o.opt.Dir, n), "error", err)
 		}
 	}

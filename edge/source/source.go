@@ -52,6 +52,13 @@ type Resumer interface {
 	Reached() time.Time
 }
 
+// Live is a source that may be unable to wait: what is not taken in time is lost
+// there, as with a device that is polled. One without the method can wait, since
+// it, or who is behind it, keeps what was not taken.
+type Live interface {
+	Live() bool
+}
+
 // Confirmer is a source that is told what is durable, so that it can let go of it.
 type Confirmer interface {
 	// Mark is called with each commit; the function that it returns is called once,

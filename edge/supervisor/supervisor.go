@@ -19,16 +19,19 @@ import (
 
 	"github.com/headrace/headrace/edge"
 	"github.com/headrace/headrace/edge/config"
+	"github.com/headrace/headrace/edge/outbox"
+	"github.com/headrace/headrace/edge/rules"
 	"github.com/headrace/headrace/internal/wholefile"
 	"github.com/headrace/headrace/signal"
 )
 
 // Options of a supervisor; durations that are zero take their defaults.
 type Options struct {
-	File  string // the configuration
-	Dir   string // the edge's own directory
-	Clock signal.Clock
-	Log   *slog.Logger
+	File    string // the configuration
+	Dir     string // the edge's own directory
+	Clock   signal.Clock
+	Log     *slog.Logger
+	Reached signal.Reached
 	// Getenv reads the variables of passwords.
 	Getenv func(string) string
 	// LookEvery is how often the file is looked at.
@@ -53,13 +56,15 @@ const (
 
 // Status is how the edge fares, and by which configuration.
 type Status struct {
-	Edge    string           `json:"edge"`
-	Config  string           `json:"config"` // hash of what it runs by
-	State   string           `json:"state"`
-	Cause   string           `json:"cause,omitempty"` // of Failed
-	Link    bool             `json:"connected"`       // to a broker
-	Host    bool             `json:"host_online"`     // a bridge is online there
-	Stalled string           `json:"stalled,omitempty"`
+	Edge    string `json:"edge"`
+	Config  string `json:"config"` // hash of what it runs by
+	State   string `json:"state"`
+	Cause   string `json:"cause,omitempty"` // of Failed
+	Link    bool   `json:"connected"`       // to a broker
+	Host    bool   `json:"host_online"`     // a bridge is online there
+	Stalled string `json:"stalled,omitempty"`
+	// Alarms are those of the local rules that last.
+	Alarms  []rules.At       `json:"alarms,omitempty"`
 	Figures map[string]int64 `json:"figures"`
 }
 
@@ -188,6 +193,11 @@ func (s *Supervisor) runBy(ctx context.Context, now plan, state string) (plan, s
 			if ctx.Err() != nil {
 				return now, state, err
 			}
+			if errors.Is(err, outbox.ErrWiped) {
+				// What it had is gone either way; what comes need not be.
+				s.opt.Log.Error("the edge's outbox was removed under it; it begins anew", "cause", err)
+				return now, state, nil
+			}
 			if state == Applying {
 				return s.fallBack(ctx, now, err)
 			}
@@ -233,6 +243,7 @@ func (s *Supervisor) start(cfg *config.Config) (*edge.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Reached = s.opt.Reached
 	agent, err := edge.New(o)
 	if err != nil {
 		return nil, err
@@ -291,6 +302,7 @@ func (s *Supervisor) Status() Status {
 	if a.Stalled != nil {
 		st.Stalled = a.Stalled.Error()
 	}
+	st.Alarms = s.agent.Alarms()
 	for _, c := range s.agent.Counters() {
 		st.Figures[c.Name] = c.Value
 	}

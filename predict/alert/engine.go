@@ -46,7 +46,8 @@ type Evidence struct {
 	Share   float64 `json:"share"`
 }
 
-// Episode is a time in which a channel was beyond its limit.
+// Episode is a time in which a channel was beyond its limit: that of its model, that
+// of an edge's rule, or both. Without a model's part Model is empty.
 type Episode struct {
 	ID          string        `json:"id"` // the same for the same predictions
 	Asset       signal.Asset  `json:"asset"`
@@ -69,7 +70,11 @@ type Episode struct {
 	OuterShare float64       `json:"outer_share"` // of the envelope's energy
 	InnerShare float64       `json:"inner_share"`
 	BallShare  float64       `json:"ball_share"`
-	Evidence   []Evidence    `json:"evidence"`
+	// Alarms are what local rules of edges said of it, Found what the centre did; of
+	// both the times above are made.
+	Alarms   []signal.Alarm `json:"alarms,omitempty"`
+	Found    Found          `json:"found,omitzero"`
+	Evidence []Evidence     `json:"evidence"`
 }
 
 // point is what is remembered of a scored window.

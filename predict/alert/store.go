@@ -35,6 +35,12 @@ CREATE TABLE request (
   episode   TEXT PRIMARY KEY REFERENCES episode,
   work_order TEXT NOT NULL DEFAULT '' -- what the order book answered; '' while it has not
 ) STRICT;
+`, `
+-- Alarms of edges, and the episode that each is part of.
+CREATE TABLE alarm (
+  id      TEXT PRIMARY KEY,
+  episode TEXT NOT NULL REFERENCES episode
+) STRICT;
 `}
 }
 
@@ -83,14 +89,12 @@ func (s *Store) Observe(ctx context.Context, predictions []model.Prediction, fau
 			if what == nothing {
 				continue
 			}
-			if err := keep(ctx, tx, e); err != nil {
+			began, err := note(ctx, tx, what, e)
+			if err != nil {
 				return err
 			}
-			if what == raised {
+			if began {
 				begun++
-				if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO request (episode) VALUES (?)`, e.ID); err != nil {
-					return err
-				}
 			}
 		}
 		for k, c := range channels {
@@ -110,6 +114,30 @@ func (s *Store) Observe(ctx context.Context, predictions []model.Prediction, fau
 		return 0, fmt.Errorf("noting alerts: %w", err)
 	}
 	return begun, nil
+}
+
+// note keeps what a prediction made of an episode, and tells whether one began.
+func note(ctx context.Context, tx *sql.Tx, what change, e *Episode) (began bool, err error) {
+	switch what {
+	case raised:
+		e.Found = Found{Started: e.Started, Raised: e.Raised}
+		known, err := e.adopt(ctx, tx)
+		if err != nil {
+			return false, err
+		}
+		began = !known
+	case cleared:
+		e.Found.Cleared = e.Cleared
+	case nothing, worse:
+	}
+	if err := e.refresh(ctx, tx); err != nil {
+		return false, err
+	}
+	e.settle()
+	if err := keep(ctx, tx, e); err != nil || !began {
+		return false, err
+	}
+	return true, ask(ctx, tx, e)
 }
 
 func load(ctx context.Context, tx *sql.Tx, asset signal.Asset, sensor string) (*channel, error) {

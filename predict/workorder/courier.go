@@ -96,10 +96,20 @@ func RequestOf(e *alert.Episode) Request {
 	if e.Peak >= urgentScore {
 		priority = "urgent"
 	}
+	window := Window{Sensor: e.Sensor, End: e.PeakAt}
+	for _, a := range e.Alarms {
+		if a.Severity == "high" || a.Severity == "critical" {
+			priority = "urgent"
+		}
+		if e.Model == "" {
+			title = fmt.Sprintf("%s: %s of %s passed %.6g %s (alarm %s); inspect", machine, a.Of, a.Sensor, a.Level, a.Unit, a.Rule)
+			window = Window{}
+		}
+	}
 	r := Request{
 		Key: e.ID, Asset: e.Asset, Title: title, Defect: e.Defect, FailureMode: e.FailureMode, Priority: priority,
 		Confidence: e.Confidence, Sure: Sure(e.Confidence), Started: e.Started, Raised: e.Raised, Score: e.Peak,
-		T2: e.T2, T2Limit: e.T2Limit, Q: e.Q, QLimit: e.QLimit, Model: e.Model, Window: Window{Sensor: e.Sensor, End: e.PeakAt},
+		T2: e.T2, T2Limit: e.T2Limit, Q: e.Q, QLimit: e.QLimit, Model: e.Model, Window: window,
 	}
 	for _, v := range e.Evidence {
 		r.Evidence = append(r.Evidence, EvidenceOf(v.Feature, v.Value, v.Healthy, v.Z, v.Share))

@@ -34,7 +34,10 @@ type Edge struct {
 	// in messages that still wait, and in bronze.raw.
 	Samples         int64 `json:"samples"`
 	SamplesShipped  int64 `json:"samples_shipped"`
+	SamplesEvicted  int64 `json:"samples_evicted"`
 	SamplesInFlight int64 `json:"samples_in_flight"`
+
+	EvictedMessages int64 `json:"evicted_messages"` // whose numbers are skipped
 	Raw             int64 `json:"raw"`
 	RawDoubled      int64 `json:"raw_doubled"` // blocks of bronze.raw that stand there twice
 
@@ -78,11 +81,11 @@ func (e *Edge) check() {
 		sum("edge", "emitted + derived + held = filtered + shipped + evicted",
 			e.Emitted+e.Derived+e.Held, e.Filtered+e.Shipped+e.Evicted)
 		sum("edge", "nothing was given back damaged by the disk", e.Lost, 0)
-		sum("spine", "samples shipped = bronze.raw + samples in flight", e.SamplesShipped, e.Raw+e.SamplesInFlight)
-		sum("spine", "shipped = bronze + open deadletter + in flight + lost", e.Shipped, e.Bronze+e.Deadletter+e.InFlight+e.Lost)
+		sum("spine", "samples shipped = bronze.raw + samples in flight", e.SamplesShipped, less(e.Raw+e.SamplesInFlight, e.SamplesShipped, e.SamplesEvicted))
+		sum("spine", "shipped = bronze + open deadletter + in flight + lost", e.Shipped, less(e.Bronze+e.Deadletter+e.InFlight+e.Lost, e.Shipped, e.Evicted))
 	}
 	if !e.Remote || e.Bronze > 0 { // dead letters alone prove nothing of an edge that is not here
-		sum("spine", "no message number is skipped", e.Missing, 0)
+		sum("spine", "no message number is skipped", less(e.Missing, 0, e.EvictedMessages), 0)
 	}
 	sum("bronze", "no reading stands twice", e.Doubled, 0)
 	sum("bronze", "no block of samples stands twice", e.RawDoubled, 0)
@@ -90,6 +93,12 @@ func (e *Edge) check() {
 		e.Bronze, e.Silver+e.Quarantined+e.Dropped+e.Duplicates+e.Pending)
 	sum("silver", "every duplicate has its twin in silver", e.Duplicates, e.Repeated)
 	sum("silver", "nothing is there twice or from nowhere", e.Foreign, 0)
+}
+
+// less is what arrived without what was given up at the edge and arrived even so: it
+// was sent, and its acknowledgement came too late or never.
+func less(arrived, shipped, evicted int64) int64 {
+	return arrived - min(max(arrived-shipped, 0), evicted)
 }
 
 // conclude sums up.

@@ -17,10 +17,10 @@ import (
 )
 
 // edgeBinary builds cmd/headrace-edge, without CGO.
-func edgeBinary(t *testing.T) string {
+func edgeBinary(t *testing.T, tags ...string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "headrace-edge")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", out, "./cmd/headrace-edge")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-tags="+strings.Join(tags, ","), "-o", out, "./cmd/headrace-edge")
 	cmd.Dir = harness.Root(t)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if b, err := cmd.CombinedOutput(); err != nil {

@@ -1,6 +1,6 @@
 //go:build crashpoints
 
-package main
+package crashpoint
 
 import (
 	"fmt"
@@ -13,11 +13,11 @@ import (
 	"github.com/headrace/headrace/signal"
 )
 
-// reached makes the process kill itself, as a power cut would, when it passes
+// Reached makes the process kill itself, as a power cut would, when it passes
 // the point named by HEADRACE_CRASH_AT=point:count for the count-th time, and
 // stop itself as SIGSTOP does at HEADRACE_STOP_AT=point:count. Built with the
 // tag crashpoints for the crash tests only.
-func reached() signal.Reached {
+func Reached() signal.Reached {
 	crash, crashAt := point("HEADRACE_CRASH_AT")
 	stop, stopAt := point("HEADRACE_STOP_AT")
 	var mu sync.Mutex
