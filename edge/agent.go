@@ -60,6 +60,15 @@ type Options struct {
 	Log     *slog.Logger
 	Reached signal.Reached
 
+	// ConfigHash names the whole configuration; "" is that of filters and vibration.
+	ConfigHash string
+	// Remote is asked what a remote configuration is to change; nil refuses it.
+	Remote Remote
+	// A replay gets a share of the link's time, 0 to 1, and so many bytes a second
+	// at most; 0 is no such bound.
+	ReplayShare float64
+	ReplayBytes int64
+
 	QuotaBytes int64  // of the outbox
 	FloorBytes uint64 // free disk space below which intake waits
 
@@ -85,6 +94,7 @@ type Agent struct {
 	outbox *outbox.Outbox
 	pub    *publisher
 	meter  *egress.Meter
+	replay *replays
 
 	mu      sync.Mutex
 	figures []signal.Counter        // the source's
@@ -122,7 +132,11 @@ func (a *Agent) open() error {
 		return err
 	}
 	a.outbox = box
-	if a.pub, err = newPublisher(a); err != nil {
+	a.pub, err = newPublisher(a)
+	if err == nil {
+		a.replay, err = a.newReplays()
+	}
+	if err != nil {
 		return errors.Join(err, box.Close())
 	}
 	return nil
@@ -140,6 +154,9 @@ func setDefaults(o *Options) {
 		}
 	}
 	def(&o.PackDelay, DefaultPackDelay)
+	if !(o.ReplayShare > 0 && o.ReplayShare <= 1) {
+		o.ReplayShare = DefaultReplayShare
+	}
 	number(&o.PackReadings, DefaultPackReadings)
 	number(&o.LiveWindow, DefaultLiveWindow)
 	number(&o.HistoryWindow, DefaultHistoryWindow)
@@ -159,6 +176,9 @@ func setDefaults(o *Options) {
 
 // config is the content hash of all that decides what leaves.
 func (o *Options) config() string {
+	if o.ConfigHash != "" {
+		return o.ConfigHash
+	}
 	if o.Vibration.Hash() == "" {
 		return o.Filter.Hash()
 	}
@@ -197,6 +217,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	})
 	running.Go(func() { a.pub.run(ctx) })
+	running.Go(func() { a.replay.run(ctx) })
 	running.Go(func() {
 		if !a.watch(ctx) {
 			cancel()
@@ -278,7 +299,7 @@ func (a *Agent) Status() Status {
 }
 
 // Counters are the agent's figures. Those in readings add up:
-// emitted + derived + held = filtered + shipped + evicted.
+// emitted + derived + held + replayed = filtered + shipped + evicted.
 func (a *Agent) Counters() []signal.Counter {
 	s := a.outbox.Stats()
 	var out []signal.Counter
@@ -291,6 +312,8 @@ func (a *Agent) Counters() []signal.Counter {
 	add("evicted", int64(s.Evicted))
 	add("samples", int64(s.Samples))
 	add("samples_shipped", int64(s.SamplesShipped))
+	add("replayed", int64(s.Replayed))
+	add("samples_replayed", int64(s.SamplesReplayed))
 	add("retried", int64(s.Retried))
 	add("lost", int64(s.Lost))
 	add("in_flight_now", int64(s.WaitingReadings))

@@ -32,7 +32,7 @@ type ledgerVerifyCmd struct {
 // Help shows examples.
 func (ledgerVerifyCmd) Help() string {
 	return `For each edge, in readings:
-  emitted + derived + held = filtered + shipped + evicted
+  emitted + derived + held + replayed = filtered + shipped + evicted
   shipped = bronze + open deadletter + in flight
   bronze  = silver + open quarantine + dropped + duplicates
 Exit code 1 names the station where a sum does not hold. Nothing may move while it counts: a running

@@ -29,28 +29,32 @@ type Counters struct {
 	// none of the sums above.
 	Samples        uint64 // taken from the source
 	SamplesShipped uint64 // in messages of this outbox, acknowledged or not
+
+	// What was asked for afterwards and sent from the ring.
+	Replayed        uint64 // readings
+	SamplesReplayed uint64
 }
 
 // Check tells whether the sum holds: what came in went out, or is counted.
 func (c Counters) Check() error {
-	in, out := c.Emitted+c.Derived+c.Held, c.Filtered+c.Shipped+c.Evicted
+	in, out := c.Emitted+c.Derived+c.Held+c.Replayed, c.Filtered+c.Shipped+c.Evicted
 	if in != out {
-		return fmt.Errorf("emitted %d + derived %d + held %d is not filtered %d + shipped %d + evicted %d",
-			c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted)
+		return fmt.Errorf("emitted %d + derived %d + held %d + replayed %d is not filtered %d + shipped %d + evicted %d",
+			c.Emitted, c.Derived, c.Held, c.Replayed, c.Filtered, c.Shipped, c.Evicted)
 	}
-	if c.SamplesShipped > c.Samples {
-		return fmt.Errorf("samples shipped %d are more than were taken, %d", c.SamplesShipped, c.Samples)
+	if c.SamplesShipped > c.Samples+c.SamplesReplayed {
+		return fmt.Errorf("samples shipped %d are more than were taken and replayed, %d", c.SamplesShipped, c.Samples+c.SamplesReplayed)
 	}
 	return nil
 }
 
 func (c Counters) list() []uint64 {
-	return []uint64{c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted, c.Retried, c.Lost, c.Samples, c.SamplesShipped}
+	return []uint64{c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted, c.Retried, c.Lost, c.Samples, c.SamplesShipped, c.Replayed, c.SamplesReplayed}
 }
 
 func countersOf(v []uint64) Counters {
-	v = append(v, make([]uint64, 10)...)
-	return Counters{v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9]}
+	v = append(v, make([]uint64, 12)...)
+	return Counters{v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11]}
 }
 
 // group is the payload of one frame.
@@ -79,6 +83,7 @@ type state struct {
 	counters         Counters
 	streams          []Progress
 	sourceEnded      bool
+	replays          []byte
 }
 
 // Progress says how far a stream has been taken from its source.
@@ -143,6 +148,7 @@ func appendGroup(dst []byte, g *group) []byte {
 			s = appendBytes(s, 4, b)
 		}
 		s = appendUint(s, 5, protowire.EncodeBool(g.state.sourceEnded))
+		s = appendBytes(s, 6, g.state.replays)
 		dst = protowire.AppendBytes(protowire.AppendTag(dst, 5, protowire.BytesType), s)
 	}
 	for _, a := range g.acks {
@@ -241,6 +247,8 @@ func parseState(p []byte) (*state, error) {
 			s.streams = append(s.streams, pr)
 		case 5:
 			s.sourceEnded = u != 0
+		case 6:
+			s.replays = append([]byte(nil), b...)
 		}
 		return nil
 	})

@@ -96,3 +96,18 @@ func (o *Outbox) Last() uint64 {
 	defer o.mu.Unlock()
 	return o.nextSeq - 1
 }
+
+// Replays is what the last commit aside has kept for a restart.
+func (o *Outbox) Replays() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.st.replays
+}
+
+// Waits tells whether a message of this boot is without its acknowledgement.
+func (o *Outbox) Waits(seq uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, waits := o.boot.get(seq)
+	return waits
+}

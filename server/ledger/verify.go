@@ -105,7 +105,7 @@ func (v *verifier) add(name string, st outbox.State) {
 	e.Emitted, e.Derived, e.Held = int64(c.Emitted), int64(c.Derived), int64(c.Held)
 	e.Filtered, e.Shipped, e.Evicted = int64(c.Filtered), int64(c.Shipped), int64(c.Evicted)
 	e.Retried, e.Lost = int64(c.Retried), int64(c.Lost)
-	e.Samples, e.SamplesShipped = int64(c.Samples), int64(c.SamplesShipped)
+	e.Samples, e.SamplesShipped, e.Replayed = int64(c.Samples), int64(c.SamplesShipped), int64(c.Replayed)
 	v.unfinished = v.unfinished || !st.SourceEnded
 	for _, u := range st.Unacked {
 		v.waiting[message{u.Edge, u.Boot, string(u.Stream), strconv.FormatUint(u.N, 10)}] = u.Readings + int(u.Samples)
