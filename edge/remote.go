@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/edge/command"
+	"github.com/headrace/headrace/signal"
 	"github.com/headrace/headrace/sparkplug"
 )
 
@@ -142,12 +143,27 @@ func (s *session) speak(ctx context.Context) (born bool, err error) {
 		return born, nil
 	}
 	s.said.reported, s.said.text = now, text
-	r.Time, r.Figures = now.UTC(), figures
+	r.Time, r.Figures, r.Assets = now.UTC(), figures, a.assets()
 	if text, err = json.Marshal(r); err != nil {
 		return born, err
 	}
 	_, err = s.conn.PublishAsync(ctx, s.remote.state, 1, true, text)
 	return born, err
+}
+
+// maxAssets bounds what a report lists.
+const maxAssets = 5000
+
+// assets are those whose readings the outbox has carried.
+func (a *Agent) assets() []signal.Asset {
+	var out []signal.Asset
+	for _, s := range a.outbox.Streams() {
+		asset, _ := s.Stream.Split()
+		out = append(out, asset)
+	}
+	slices.Sort(out)
+	out = slices.Compact(out)
+	return out[:min(len(out), maxAssets)]
 }
 
 // Report is what the edge says of itself; its time is not set.

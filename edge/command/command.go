@@ -155,6 +155,7 @@ type Report struct {
 	Host     bool              `json:"host_online"`
 	Stalled  string            `json:"stalled,omitempty"`
 	Figures  map[string]int64  `json:"figures,omitempty"`
+	Assets   []signal.Asset    `json:"assets,omitempty"` // that it measures
 }
 
 // ReportEvery is how often an edge says how it fares if nothing changes.
