@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -292,9 +293,13 @@ type Status struct {
 
 // Status is how things stand now.
 func (a *Agent) Status() Status {
+	s := a.outbox.Stats()
+	if quota := cmp.Or(a.opt.QuotaBytes, outbox.DefaultQuotaBytes); s.Stalled == nil && s.Bytes >= quota {
+		s.Stalled = fmt.Errorf("the outbox has %d bytes of the %d that it may have", s.Bytes, quota)
+	}
 	return Status{
 		Edge: a.opt.Group + "/" + a.opt.Node, Connected: a.pub.connected.Load(), Online: a.pub.online.Load(),
-		Ended: a.hasEnded(), Stalled: a.outbox.Stats().Stalled,
+		Ended: a.hasEnded(), Stalled: s.Stalled,
 	}
 }
 

@@ -134,7 +134,7 @@ func (s *session) speak(ctx context.Context) (born bool, err error) {
 		s.p.node.Say(birth)
 	}
 	figures := r.Figures
-	r.Figures = nil
+	r.Figures, r.Assets = nil, a.assets()
 	text, err := json.Marshal(r)
 	if err != nil {
 		return born, err
@@ -143,7 +143,7 @@ func (s *session) speak(ctx context.Context) (born bool, err error) {
 		return born, nil
 	}
 	s.said.reported, s.said.text = now, text
-	r.Time, r.Figures, r.Assets = now.UTC(), figures, a.assets()
+	r.Time, r.Figures = now.UTC(), figures
 	if text, err = json.Marshal(r); err != nil {
 		return born, err
 	}

@@ -1,0 +1,165 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/edge/command"
+	"github.com/headrace/headrace/edge/supervisor"
+	"github.com/headrace/headrace/internal/mqttc"
+	"github.com/headrace/headrace/test/harness"
+)
+
+// farEdge is an edge by a file, a plant's broker before it, and the centre behind.
+type farEdge struct {
+	t           *testing.T
+	bin, edge   string // binaries
+	dir         string // of the centre
+	root, own   string // of the edge's process, and the edge's own in it
+	file        string
+	text        string
+	centre      *harness.Proc
+	proc        *harness.Proc
+	plc         *mqttc.Conn
+	field, mqtt string
+}
+
+func newFarEdge(t *testing.T, filters string) *farEdge {
+	t.Helper()
+	f := &farEdge{t: t, bin: harness.Binary(t), edge: edgeBinary(t), dir: filepath.Join(t.TempDir(), "centre"), root: t.TempDir(), field: harness.PlantBroker(t)}
+	f.own, f.file = filepath.Join(f.root, "edges", "lyon", "hall-1"), filepath.Join(f.root, "edge.yaml")
+	f.centre = harness.Start(t, f.bin, f.dir, nil, append([]string{"run", "--roles", "broker,bridge,spine,lake,http"}, harness.Loopback()...)...)
+	f.mqtt = f.centre.Ready(t, 30*time.Second).MQTT
+	f.text = fmt.Sprintf("edge: {group: lyon, node: hall-1}\nmqtt: {addresses: [\"tcp://%s\"]}\nsource: {mqtt: {addresses: [\"tcp://%s\"]}, map: {prefix: field}}\n", f.mqtt, f.field)
+	f.write(f.file, f.text+filters)
+	f.start()
+	var err error
+	if f.plc, err = mqttc.Connect(t.Context(), mqttc.Config{Addresses: []string{"tcp://" + f.field}, ClientID: "plc", CleanSession: true}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.plc.Abort)
+	return f
+}
+
+func (f *farEdge) write(file, text string) {
+	f.t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *farEdge) start() {
+	f.t.Helper()
+	f.proc = harness.Start(f.t, f.edge, f.own, nil, "run", "--config", f.file)
+	harness.Eventually(f.t, 30*time.Second, "the edge has both brokers", func() bool {
+		st := f.status()
+		return st.Link && st.Host && st.Figures["source_connected_now"] == 1
+	})
+}
+
+func (f *farEdge) status() (st supervisor.Status) {
+	r := harness.Run(f.t, f.edge, "status", "--dir", f.own, "--output", "json")
+	_ = json.Unmarshal([]byte(r.Stdout), &st) // before it has said anything there is nothing
+	return st
+}
+
+// measure publishes n values of a sensor, a second apart.
+func (f *farEdge) measure(sensor string, from, n int) {
+	f.t.Helper()
+	for i := from; i < from+n; i++ {
+		at := time.Date(2026, 1, 5, 6, 0, i, 0, time.UTC).Format(time.RFC3339)
+		if err := f.plc.Publish(f.t.Context(), "field/lyon/hall/pump-3/"+sensor, 1, false, fmt.Appendf(nil, `{"ts": %q, "value": %d}`, at, i)); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	harness.Eventually(f.t, 60*time.Second, "the edge has taken all", func() bool { return f.status().Figures["emitted"] >= int64(from+n) })
+}
+
+func (f *farEdge) ask(args ...string) harness.Result {
+	return harness.Run(f.t, f.bin, append([]string{"edge"}, append(args, "--dir", f.dir)...)...)
+}
+
+// A range of the ring comes to the tables whole although the edge is killed in its
+// midst, nothing of it twice, and the ledger holds.
+func TestRemoteReplay(t *testing.T) {
+	t.Parallel()
+	const n = 2000
+	f := newFarEdge(t, "filters: {rules: [{deadband: 100000}]}\n")
+	f.measure("flow", 0, n)
+
+	replay := func(asset, from, to string, more ...string) harness.Result {
+		return f.ask(append([]string{"replay", "--asset", asset, "--from", from, "--to", to, "--why", "alert 17", "--output", "json", "--wait", "20s"}, more...)...)
+	}
+	refused := func(r harness.Result, words ...string) {
+		t.Helper()
+		if r.Code == 0 {
+			t.Errorf("exit 0\n%s", r.Stdout)
+		}
+		for _, w := range words {
+			if !strings.Contains(r.Stdout+r.Stderr, w) {
+				t.Errorf("it does not say %q:\n%s%s", w, r.Stdout, r.Stderr)
+			}
+		}
+	}
+	refused(replay("lyon/hall/pump-3", "2025-01-05T06:00:00Z", "2025-01-05T07:00:00Z"), "2026-01-05T06:00:00Z", "any more")
+	refused(replay("lyon/hall/pump-4", "2026-01-05T06:00:00Z", "2026-01-05T07:00:00Z", "--edge", "lyon/hall-1"), "pump-4", "lyon/hall/pump-3")
+	refused(f.ask("replay", "--asset", "lyon/hall/pump-3", "--from", "2026-01-05T06:00:00Z", "--to", "2026-01-05T07:00:00Z", "--why", "x", "--edge", "lyon/hall-9", "--wait", "1s"), "lyon/hall-9", "never heard")
+
+	done := make(chan harness.Result, 1)
+	go func() {
+		done <- replay("lyon/hall/pump-3", "2026-01-05T05:00:00Z", "2026-01-05T07:00:00Z", "--id", "one", "--rate", "25000")
+	}()
+	part := func() int64 { return f.status().Figures["replayed"] }
+	harness.Eventually(t, 60*time.Second, "a part of the replay is on disk", func() bool { return part() > 0 })
+	if p := part(); p >= n {
+		t.Fatalf("all %d were sent before the kill", p)
+	}
+	f.proc.Kill()
+	refused(f.ask("replay", "--asset", "lyon/hall/pump-3", "--from", "2026-01-05T06:00:00Z", "--to", "2026-01-05T07:00:00Z", "--why", "x", "--wait", "1s"), "lyon/hall-1", "seen last")
+	f.start()
+	f.measure("flow", n, 10) // live data go on
+	r := <-done
+	var a command.Answer
+	if err := json.Unmarshal([]byte(r.Stdout), &a); err != nil || r.Code != 0 {
+		t.Fatalf("exit %d, %v\n%s%s", r.Code, err, r.Stdout, r.Stderr)
+	}
+	if a.State != command.Done || a.Replay.Readings != n || a.Replay.Left == "" {
+		t.Errorf("%+v, %+v", a, a.Replay)
+	}
+	if !strings.Contains(r.Stderr, " %  ") {
+		t.Errorf("no progress was shown:\n%s", r.Stderr)
+	}
+	if again := replay("lyon/hall/pump-3", "2026-01-05T05:00:00Z", "2026-01-05T07:00:00Z", "--id", "one"); again.Code != 0 {
+		t.Errorf("asked again with the same id: exit %d\n%s", again.Code, again.Stderr)
+	}
+	harness.Eventually(t, 2*time.Minute, "all values are in silver", func() bool {
+		return harness.Count(t, f.bin, f.dir, `SELECT count(DISTINCT event_time) FROM silver.readings WHERE sensor = 'flow'`) >= n
+	})
+	rows := harness.CSV(t, f.bin, f.dir, `SELECT count(*), count(DISTINCT (event_time, alive_at, value_raw)) FROM silver.readings WHERE sensor = 'flow' AND event_time < TIMESTAMP '2026-01-05 06:33:20' AND alive_at IS NOT DISTINCT FROM event_time`)
+	if rows[0][0] != rows[0][1] {
+		t.Errorf("silver has rows, different ones: %v", rows)
+	}
+	if got := harness.Count(t, f.bin, f.dir, `SELECT count(*) FROM bronze.readings WHERE historical AND sensor = 'flow'`); got < n {
+		t.Errorf("bronze has %d historical readings, want at least %d", got, n)
+	}
+	if got := f.status().Figures["replayed"]; got != n {
+		t.Errorf("%d readings count as replayed, want %d: each once, over the kill", got, n)
+	}
+	list := f.ask("list", "--output", "json")
+	if list.Code != 0 || !strings.Contains(list.Stdout, `"edge":"lyon/hall-1"`) {
+		t.Errorf("list: exit %d\n%s%s", list.Code, list.Stdout, list.Stderr)
+	}
+	for _, p := range []*harness.Proc{f.proc, f.centre} {
+		p.Signal(t, syscall.SIGTERM)
+		if code := p.Exit(t, 20*time.Second); code != 0 {
+			t.Errorf("exit %d\n%s", code, p.Stderr())
+		}
+	}
+	harness.Verify(t, f.bin, f.dir, "--edges", f.root)
+}
