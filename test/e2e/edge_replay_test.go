@@ -21,7 +21,7 @@ type farEdge struct {
 	t           *testing.T
 	bin, edge   string // binaries
 	dir         string // of the centre
-	root, own   string // of the edge's process, and the edge's own in it
+	own         string // of the edge
 	file        string
 	text        string
 	centre      *harness.Proc
@@ -32,8 +32,9 @@ type farEdge struct {
 
 func newFarEdge(t *testing.T, filters string) *farEdge {
 	t.Helper()
-	f := &farEdge{t: t, bin: harness.Binary(t), edge: edgeBinary(t), dir: filepath.Join(t.TempDir(), "centre"), root: t.TempDir(), field: harness.PlantBroker(t)}
-	f.own, f.file = filepath.Join(f.root, "edges", "lyon", "hall-1"), filepath.Join(f.root, "edge.yaml")
+	f := &farEdge{t: t, bin: harness.Binary(t), edge: edgeBinary(t), dir: filepath.Join(t.TempDir(), "centre"), field: harness.PlantBroker(t)}
+	// Where the ledger looks for outboxes.
+	f.own, f.file = filepath.Join(f.dir, "edges", "lyon", "hall-1"), filepath.Join(t.TempDir(), "edge.yaml")
 	f.centre = harness.Start(t, f.bin, f.dir, nil, append([]string{"run", "--roles", "broker,bridge,spine,lake,http"}, harness.Loopback()...)...)
 	f.mqtt = f.centre.Ready(t, 30*time.Second).MQTT
 	f.text = fmt.Sprintf("edge: {group: lyon, node: hall-1}\nmqtt: {addresses: [\"tcp://%s\"]}\nsource: {mqtt: {addresses: [\"tcp://%s\"]}, map: {prefix: field}}\n", f.mqtt, f.field)
@@ -56,6 +57,7 @@ func (f *farEdge) write(file, text string) {
 
 func (f *farEdge) start() {
 	f.t.Helper()
+	_ = os.Remove(filepath.Join(f.own, "status.json")) // what a killed one said last
 	f.proc = harness.Start(f.t, f.edge, f.own, nil, "run", "--config", f.file)
 	harness.Eventually(f.t, 30*time.Second, "the edge has both brokers", func() bool {
 		st := f.status()
@@ -161,5 +163,53 @@ func TestRemoteReplay(t *testing.T) {
 			t.Errorf("exit %d\n%s", code, p.Stderr())
 		}
 	}
-	harness.Verify(t, f.bin, f.dir, "--edges", f.root)
+	harness.Verify(t, f.bin, f.dir)
+}
+
+// A configuration from afar: planned, applied, refused with the reason, and laid down
+// for an edge that is away.
+func TestRemoteConfiguration(t *testing.T) {
+	t.Parallel()
+	f := newFarEdge(t, "filters: {rules: [{deadband: 1}]}\n")
+	next := filepath.Join(t.TempDir(), "next.yaml")
+	f.write(next, f.text+"filters: {rules: [{deadband: 2}]}\n")
+	if r := f.ask("plan", next); r.Code != 0 || !strings.Contains(r.Stdout, "changes filters") {
+		t.Errorf("plan: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	before := f.status().Config
+	f.proc.Kill()
+	r := f.ask("apply", next, "--why", "wider", "--wait", "1s", "--output", "json")
+	if r.Code != 0 || !strings.Contains(r.Stdout, `"decided":false`) {
+		t.Errorf("apply while the edge is away: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	f.start()
+	harness.Eventually(t, 30*time.Second, "the edge runs by what was pushed while it was away", func() bool {
+		st := f.status()
+		return st.Config != before && st.Config != "" && st.Link
+	})
+	after := f.status().Config
+	f.proc.Kill() // on probation
+	f.start()
+	if got := f.status().Config; got != after {
+		t.Errorf("after a kill it runs by %s, want %s", got, after)
+	}
+	f.write(next, strings.Replace(f.text, f.mqtt, "127.0.0.1:1", 1)+"filters: {rules: [{deadband: 3}]}\n")
+	r = f.ask("apply", next, "--why", "another broker")
+	if r.Code != 1 || !strings.Contains(r.Stdout, "mqtt.addresses") {
+		t.Errorf("another broker: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if st := f.status(); st.Config != after || !st.Link {
+		t.Errorf("%+v", st)
+	}
+	// The refusal is seen from afar, and who is there is.
+	r = f.ask("status", "lyon/hall-1", "--output", "json")
+	var said command.Report
+	if err := json.Unmarshal([]byte(r.Stdout), &said); err != nil || r.Code != 1 || said.State != command.NotApplied || said.Config != after {
+		t.Errorf("status: exit %d, %v\n%s%s", r.Code, err, r.Stdout, r.Stderr)
+	}
+	// Births name the whole configuration, on the topic of events and so in Kafka.
+	f.measure("flow", 0, 1)
+	harness.Eventually(t, time.Minute, "records name the whole configuration", func() bool {
+		return harness.Count(t, f.bin, f.dir, fmt.Sprintf(`SELECT count(*) FROM bronze.readings WHERE config = '%s'`, after)) > 0
+	})
 }
