@@ -42,13 +42,16 @@ type said struct {
 }
 
 // listen subscribes to what an edge may be asked. A broker that does not grant it
-// still carries the readings.
-func (s *session) listen(ctx context.Context) {
+// still carries the readings; it is then told nothing of the edge either, since some
+// end the connection of who publishes without the right to.
+func (s *session) listen(ctx context.Context) bool {
 	for _, topic := range []string{s.remote.request, s.remote.config} {
 		if err := s.conn.Subscribe(ctx, map[string]byte{topic: 1}); err != nil {
 			s.p.log.Warn("the broker grants no commands; the edge works without", "topic", topic, "error", err)
+			return false
 		}
 	}
+	return true
 }
 
 // asked takes a request.
@@ -114,7 +117,11 @@ func (s *session) speak(ctx context.Context) (born bool, err error) {
 	}
 	s.said.at = now
 	a := s.p.a
-	for _, answer := range a.replay.takeAnswers() {
+	answers := a.replay.takeAnswers()
+	if !s.granted {
+		answers = nil
+	}
+	for _, answer := range answers {
 		b, err := json.Marshal(answer)
 		if err != nil {
 			return false, err
@@ -128,10 +135,20 @@ func (s *session) speak(ctx context.Context) (born bool, err error) {
 	if audit := a.replay.lastAudit(); audit != "" {
 		birth = append(birth, sparkplug.Said{Name: "Command/Last", Text: audit})
 	}
+	if r.Request != "" {
+		b, err := json.Marshal(map[string]string{"id": r.Request, "who": r.RequestWho, "why": r.RequestWhy})
+		if err != nil {
+			return false, err
+		}
+		birth = append(birth, sparkplug.Said{Name: "Config/Request", Text: string(b)})
+	}
 	if !slices.Equal(birth, s.said.birth) {
 		born = s.said.birth != nil // the first birth is made anyway
 		s.said.birth = birth
 		s.p.node.Say(birth)
+	}
+	if !s.granted {
+		return born, nil
 	}
 	figures := r.Figures
 	r.Figures, r.Assets = nil, a.assets()

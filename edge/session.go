@@ -31,6 +31,7 @@ type session struct {
 	cmdTopic string
 	remote   remoteTopics
 	said     said
+	granted  bool // the broker lets the edge be asked
 	signal   chan struct{}
 
 	mu      sync.Mutex
@@ -77,7 +78,7 @@ func (p *publisher) session(ctx context.Context, address string) error {
 	subscribing, cancel := context.WithTimeout(ctx, subscribeTimeout)
 	err = conn.Subscribe(subscribing, map[string]byte{s.ackTopic: 0, s.cmdTopic: 1, sparkplug.StateTopic("+"): 1})
 	if err == nil {
-		s.listen(subscribing)
+		s.granted = s.listen(subscribing)
 	}
 	cancel()
 	if err == nil {

@@ -143,19 +143,21 @@ const (
 
 // Report is what an edge says of itself.
 type Report struct {
-	Version  int               `json:"version"`
-	Edge     string            `json:"edge"`
-	Time     time.Time         `json:"time"` // of saying so, by the edge's wall clock
-	Config   string            `json:"config"`
-	State    string            `json:"state"`
-	Cause    string            `json:"cause,omitempty"`
-	Origin   string            `json:"origin,omitempty"`  // of the configuration: file or pushed
-	Request  string            `json:"request,omitempty"` // id of the pushed configuration seen last
-	Sections map[string]string `json:"sections,omitempty"`
-	Host     bool              `json:"host_online"`
-	Stalled  string            `json:"stalled,omitempty"`
-	Figures  map[string]int64  `json:"figures,omitempty"`
-	Assets   []signal.Asset    `json:"assets,omitempty"` // that it measures
+	Version    int               `json:"version"`
+	Edge       string            `json:"edge"`
+	Time       time.Time         `json:"time"` // of saying so, by the edge's wall clock
+	Config     string            `json:"config"`
+	State      string            `json:"state"`
+	Cause      string            `json:"cause,omitempty"`
+	Origin     string            `json:"origin,omitempty"`  // of the configuration: file or pushed
+	Request    string            `json:"request,omitempty"` // id of the pushed configuration seen last
+	RequestWho string            `json:"request_who,omitempty"`
+	RequestWhy string            `json:"request_why,omitempty"`
+	Sections   map[string]string `json:"sections,omitempty"`
+	Host       bool              `json:"host_online"`
+	Stalled    string            `json:"stalled,omitempty"`
+	Figures    map[string]int64  `json:"figures,omitempty"`
+	Assets     []signal.Asset    `json:"assets,omitempty"` // that it measures
 }
 
 // ReportEvery is how often an edge says how it fares if nothing changes.

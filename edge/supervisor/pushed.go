@@ -215,7 +215,7 @@ func (s *Supervisor) Plan(text string) (c command.Change, err error) {
 func (s *Supervisor) Describe(r *command.Report) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.State, r.Cause, r.Request = s.state, s.cause, s.pushed.ID
+	r.State, r.Cause, r.Request, r.RequestWho, r.RequestWhy = s.state, s.cause, s.pushed.ID, s.pushed.Who, s.pushed.Why
 	if r.State == Failed && s.pushed.State == command.RolledBack {
 		r.State = command.RolledBack
 	}
