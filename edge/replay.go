@@ -249,7 +249,7 @@ func (r *replays) commit(ctx context.Context, i int, j command.Job, c outbox.Com
 	if err != nil {
 		return err
 	}
-	r.a.outbox.Flush(ctx) //nolint:errcheck // the ticket knows
+	_ = r.a.outbox.Flush(ctx) // the ticket knows
 	// What was begun may become durable: the job must not be behind it.
 	<-ticket.Done()
 	if err := ticket.Err(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // tree is the file as JSON has it. What cannot be written is not in a checked file.
@@ -57,11 +58,7 @@ func Refused(now, next *Config) []string {
 	var out []string
 	differences("", now.tree(), next.tree(), func(path []string) {
 		if local(path) {
-			name := path[0]
-			for _, p := range path[1:] {
-				name += "." + p
-			}
-			out = append(out, name)
+			out = append(out, strings.Join(path, "."))
 		}
 	}, nil)
 	slices.Sort(out)

@@ -28,8 +28,8 @@ type Edge struct {
 	Shipped  int64 `json:"shipped"`
 	Evicted  int64 `json:"evicted"`
 	Replayed int64 `json:"replayed"` // sent from the ring because they were asked for
-	Retried  int64 `json:"retried"` // sent again; beside the sums
-	Lost     int64 `json:"lost"`    // given back damaged by the edge's disk
+	Retried  int64 `json:"retried"`  // sent again; beside the sums
+	Lost     int64 `json:"lost"`     // given back damaged by the edge's disk
 
 	// Waveform samples have their own line: taken from the source, let through,
 	// in messages that still wait, and in bronze.raw.
