@@ -215,6 +215,22 @@ func TestReplayOfWaveforms(t *testing.T) {
 		if answer.State != command.Done || answer.Replay.Samples != (n-100)*blockSamples || answer.Replay.Left == "" {
 			t.Errorf("%+v %+v", answer, answer.Replay)
 		}
+		// The audit and the configuration go with the birth to headrace.events.
+		time.Sleep(5 * time.Second)
+		b.set(func() {
+			said := map[string]string{}
+			for _, r := range b.node {
+				said[r.Sensor] = r.Value.Text
+			}
+			if said["Config/Hash"] != filter.None().Hash() || said["Config/Status"] != command.Applied {
+				t.Errorf("the birth says %v", said)
+			}
+			for _, word := range []string{`"who":"ann"`, `"why":"alert 17"`, `"verb":"replay"`, "skab/valve1/a"} {
+				if !strings.Contains(said["Command/Last"], word) {
+					t.Errorf("the birth says %v, not %s", said, word)
+				}
+			}
+		})
 		blocks := map[uint64]int{}
 		b.set(func() {
 			var w record.Waveform

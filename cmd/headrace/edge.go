@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/headrace/headrace/cmd/internal/edgefile"
 	"github.com/headrace/headrace/cmd/internal/verb"
 	"github.com/headrace/headrace/edge/command"
 	"github.com/headrace/headrace/edge/config"
@@ -30,6 +32,7 @@ type edgeCmd struct {
 	Plan   edgePlanCmd   `cmd:"" help:"Say what a configuration would change at an edge."`
 	Apply  edgeApplyCmd  `cmd:"" help:"Have an edge run by a configuration."`
 	Check  edgeCheckCmd  `cmd:"" help:"Check an edge's configuration file."`
+	Try    edgeTryCmd    `cmd:"" help:"Try a configuration's filters on what an edge of this machine has measured."`
 }
 
 // edgeFlags say by way of which broker edges are asked.
@@ -322,24 +325,7 @@ func (c edgePlanCmd) Run(ctx context.Context, e *verb.Env) error {
 	if a.Plan == nil {
 		return fmt.Errorf("edge %s: %s", name, a.Reason)
 	}
-	if c.Output == "json" {
-		err = json.NewEncoder(e.Stdout).Encode(a.Plan)
-	} else {
-		fmt.Fprintf(e.Stdout, "%s: configuration %s, then %s\n", name, a.Plan.Before, a.Plan.After)
-		for _, s := range a.Plan.Sections {
-			fmt.Fprintln(e.Stdout, "  changes", s)
-		}
-		for _, s := range a.Plan.Refused {
-			fmt.Fprintln(e.Stdout, "  refused:", s)
-		}
-		for _, s := range a.Plan.Findings {
-			fmt.Fprintln(e.Stdout, "  look at", s)
-		}
-	}
-	if err == nil && len(a.Plan.Refused) > 0 {
-		err = verb.ErrFound
-	}
-	return err
+	return edgefile.PrintChange(e, name, *a.Plan, c.Output)
 }
 
 func readConfig(file string) (*config.Config, string, error) {
@@ -412,19 +398,25 @@ func (edgeCheckCmd) Help() string {
 }
 
 // Run checks the file.
-func (c edgeCheckCmd) Run(e *verb.Env) error {
+func (c edgeCheckCmd) Run(e *verb.Env) error { return edgefile.Check(e, c.File, c.Output) }
+
+type edgeTryCmd struct {
+	File   string        `arg:"" help:"Configuration file to try (YAML)." type:"path"`
+	Dir    string        `help:"Data directory of this machine with the edge that the file names." default:"./headrace-data" type:"path"`
+	Last   time.Duration `help:"How far back." default:"6h"`
+	Output string        `help:"Form of the answer: text or json." enum:"text,json" default:"text"`
+}
+
+// Help shows an example.
+func (edgeTryCmd) Help() string {
+	return "The same as headrace-edge try, for an edge whose own directory is DIR/edges/GROUP/NODE.\n\nExample:\n  headrace edge try new.yaml --last 6h"
+}
+
+// Run tries the file's filters.
+func (c edgeTryCmd) Run(e *verb.Env) error {
 	cfg, err := config.Read(c.File)
 	if err != nil {
 		return err
 	}
-	findings := append([]string{}, cfg.Lint()...)
-	if c.Output == "json" {
-		err = json.NewEncoder(e.Stdout).Encode(map[string]any{"config": cfg.Hash(), "findings": findings})
-	} else {
-		_, err = fmt.Fprintf(e.Stdout, "%s: configuration %s of %s/%s\n%s", c.File, cfg.Hash(), cfg.Edge.Group, cfg.Edge.Node, strings.Join(append(findings, ""), "\n"))
-	}
-	if err == nil && len(findings) > 0 {
-		err = verb.ErrFound
-	}
-	return err
+	return edgefile.Try(e, c.File, filepath.Join(c.Dir, "edges", cfg.Edge.Group, cfg.Edge.Node), c.Last, c.Output)
 }

@@ -176,6 +176,18 @@ func TestRemoteConfiguration(t *testing.T) {
 	if r := f.ask("plan", next); r.Code != 0 || !strings.Contains(r.Stdout, "changes filters") {
 		t.Errorf("plan: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
+	// Once the first file counts as good, another can be compared and tried here too.
+	good, err := os.ReadFile(f.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write(filepath.Join(f.own, supervisor.GoodName), string(good))
+	if r := harness.Run(t, f.edge, "plan", next, "--dir", f.own); r.Code != 0 || !strings.Contains(r.Stdout, "changes filters") {
+		t.Errorf("headrace-edge plan: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if r := f.ask("try", next, "--last", "1h"); r.Code != 0 || !strings.Contains(r.Stdout, "largest error") {
+		t.Errorf("try: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
 	before := f.status().Config
 	f.proc.Kill()
 	r := f.ask("apply", next, "--why", "wider", "--wait", "1s", "--output", "json")
@@ -212,4 +224,46 @@ func TestRemoteConfiguration(t *testing.T) {
 	harness.Eventually(t, time.Minute, "records name the whole configuration", func() bool {
 		return harness.Count(t, f.bin, f.dir, fmt.Sprintf(`SELECT count(*) FROM bronze.readings WHERE config = '%s'`, after)) > 0
 	})
+}
+
+// The edges inside one process answer too: waveforms of a bearing, most of which no
+// trigger let pass, come whole to the table of raw samples.
+func TestReplayInsideOneProcess(t *testing.T) {
+	t.Parallel()
+	bin, recordings := harness.Binary(t), t.TempDir()
+	b, err := os.ReadFile(filepath.Join(harness.Data(t, "cwru"), normal+".f32"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(recordings, normal+".f32"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "data")
+	p := harness.Start(t, bin, dir, nil, append([]string{"up", "--replay", "cwru:" + recordings, "--speed", "max"}, harness.Loopback()...)...)
+	run := p.Ready(t, 30*time.Second)
+	harness.Eventually(t, time.Minute, "the recording is at its end", func() bool {
+		c := harness.Stations(t, run)
+		return c["edge.samples"] == int64(len(b)/4) && c["edge.in_flight_now"] == 0
+	})
+	var said struct {
+		Edges []command.Report `json:"edges"`
+	}
+	harness.Eventually(t, time.Minute, "the edge says what it measures", func() bool {
+		r := harness.Run(t, bin, "edge", "list", "--dir", dir, "--output", "json")
+		return json.Unmarshal([]byte(r.Stdout), &said) == nil && len(said.Edges) == 1 && len(said.Edges[0].Assets) == 1
+	})
+	asset := string(said.Edges[0].Assets[0])
+	r := harness.Run(t, bin, "edge", "replay", "--asset", asset, "--from", "1990-01-01T00:00:00Z", "--to", "2090-01-01T00:00:00Z", "--why", "all of it", "--dir", dir, "--output", "json")
+	var a command.Answer
+	if err := json.Unmarshal([]byte(r.Stdout), &a); err != nil || r.Code != 0 || a.Replay == nil || a.Replay.Samples != uint64(len(b)/4) {
+		t.Fatalf("exit %d, %v\n%s%s", r.Code, err, r.Stdout, r.Stderr)
+	}
+	harness.Eventually(t, time.Minute, "all samples are in bronze.raw", func() bool {
+		return harness.Count(t, bin, dir, `SELECT coalesce(sum(c), 0) FROM (SELECT DISTINCT path, first_sample, count AS c FROM bronze.raw)`) == len(b)/4
+	})
+	p.Signal(t, syscall.SIGTERM)
+	if code := p.Exit(t, 30*time.Second); code != 0 {
+		t.Errorf("exit %d\n%s", code, p.Stderr())
+	}
+	harness.Verify(t, bin, dir)
 }
