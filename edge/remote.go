@@ -12,13 +12,14 @@ import (
 	"github.com/headrace/headrace/sparkplug"
 )
 
-// Remote decides what a configuration that came over MQTT does. Its methods are
-// called by a session and may not block.
+// Remote decides what a configuration that came over MQTT does. Its methods may not
+// block.
 type Remote interface {
 	// Desired is told of the configuration that the edge shall run by.
 	Desired(command.Desired)
-	// Plan tells what a configuration would change.
-	Plan(text string) (command.Change, error)
+	// Plan tells what a configuration would change; sensors, with their units, are
+	// those measured of late.
+	Plan(text string, sensors map[signal.Path]string) (command.Change, error)
 	// Describe fills in what a report says of the configuration.
 	Describe(*command.Report)
 }
@@ -64,19 +65,8 @@ func (s *session) asked(payload []byte) {
 		if q.ID != "" {
 			r.answer(command.Answer{ID: q.ID, State: command.Refused, Reason: err.Error()})
 		}
-	case q.Verb == command.Replay:
+	case q.Verb == command.Replay, q.Verb == command.Plan:
 		r.receive(q)
-	case q.Verb == command.Plan && s.p.a.opt.Remote != nil:
-		a := command.Answer{ID: q.ID, State: command.Done}
-		change, err := s.p.a.opt.Remote.Plan(q.Config)
-		if err != nil {
-			a.State, a.Reason = command.Refused, err.Error()
-		} else {
-			a.Plan = &change
-		}
-		r.answer(a)
-	case q.Verb == command.Plan:
-		r.answer(command.Answer{ID: q.ID, State: command.Refused, Reason: noConfig})
 	default:
 		r.answer(command.Answer{ID: q.ID, State: command.Refused, Reason: "the verb " + q.Verb + " is not known; this edge knows replay and plan"})
 	}

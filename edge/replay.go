@@ -150,8 +150,52 @@ func (r *replays) say(i int, must bool) {
 	}
 }
 
+// plan tells what a configuration would change.
+func (r *replays) plan(q command.Request) {
+	a := command.Answer{ID: q.ID, State: command.Refused}
+	if remote := r.a.opt.Remote; remote == nil {
+		a.Reason = noConfig
+	} else if sensors, err := r.sensors(); err != nil {
+		a.Reason = err.Error()
+	} else if change, err := remote.Plan(q.Config, sensors); err != nil {
+		a.Reason = err.Error()
+	} else {
+		a.State, a.Plan = command.Done, &change
+	}
+	r.answer(a)
+}
+
+// lately is how far back sensors are looked for.
+const lately = signal.Micros(15 * time.Minute / time.Microsecond)
+
+// sensors are the slow ones that the ring has newest samples of, with their units.
+func (r *replays) sensors() (map[signal.Path]string, error) {
+	reader, err := ring.OpenReader(RingDir(r.a.opt.Dir))
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	extents, err := reader.Extents()
+	if err != nil || len(extents) == 0 {
+		return nil, err
+	}
+	newest := slices.MaxFunc(extents, func(a, b ring.Extent) int { return cmp.Compare(a.To, b.To) }).To
+	out := map[signal.Path]string{}
+	err = reader.Read("", newest-lately, newest+1, func(s *ring.Sample) error {
+		if s.Class != signal.Raw {
+			out[s.Asset.Sensor(s.Reading.Sensor)] = s.Reading.Unit
+		}
+		return nil
+	})
+	return out, err
+}
+
 // take begins a replay, or says why not.
 func (r *replays) take(ctx context.Context, q command.Request) {
+	if q.Verb == command.Plan {
+		r.plan(q)
+		return
+	}
 	if i := slices.IndexFunc(r.jobs, func(j command.Job) bool { return j.ID == q.ID }); i >= 0 {
 		r.say(i, true)
 		return

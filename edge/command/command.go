@@ -118,6 +118,7 @@ type Change struct {
 	Before   string   `json:"before"` // hashes
 	After    string   `json:"after"`
 	Sections []string `json:"sections"` // that differ
+	Sensors  []string `json:"sensors"`  // measured of late, whose filter is another
 	Refused  []string `json:"refused"`  // what a pushed configuration may not change
 	Findings []string `json:"findings"` // what it may say by mistake
 }

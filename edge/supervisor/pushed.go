@@ -10,10 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/headrace/headrace/edge/command"
 	"github.com/headrace/headrace/edge/config"
 	"github.com/headrace/headrace/internal/wholefile"
+	"github.com/headrace/headrace/signal"
 )
 
 // PushedName is the configuration that came over MQTT last, and what became of it.
@@ -196,7 +198,7 @@ func (s *Supervisor) first() (plan, error) {
 }
 
 // Plan tells what a configuration would change.
-func (s *Supervisor) Plan(text string) (c command.Change, err error) {
+func (s *Supervisor) Plan(text string, sensors map[signal.Path]string) (c command.Change, err error) {
 	s.mu.Lock()
 	now := s.config
 	s.mu.Unlock()
@@ -208,8 +210,19 @@ func (s *Supervisor) Plan(text string) (c command.Change, err error) {
 		Before: now.Hash(), After: next.Hash(), Sections: append([]string{}, config.Differ(now, next)...),
 		Refused: append([]string{}, config.Refused(now, next)...), Findings: append([]string{}, next.Lint()...),
 	}
+	c.Sensors = []string{}
+	for path, unit := range sensors {
+		if !now.Filter.Alike(next.Filter, path.Sensor(), unit) {
+			c.Sensors = append(c.Sensors, string(path))
+		}
+	}
+	slices.Sort(c.Sensors)
+	c.Sensors = c.Sensors[:min(len(c.Sensors), maxSensors)]
 	return c, nil
 }
+
+// maxSensors bounds what a plan lists.
+const maxSensors = 5000
 
 // Describe fills in what a report says of the configuration.
 func (s *Supervisor) Describe(r *command.Report) {

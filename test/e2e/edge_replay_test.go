@@ -28,6 +28,7 @@ type farEdge struct {
 	proc        *harness.Proc
 	plc         *mqttc.Conn
 	field, mqtt string
+	measured    int64
 }
 
 func newFarEdge(t *testing.T, filters string) *farEdge {
@@ -74,13 +75,14 @@ func (f *farEdge) status() (st supervisor.Status) {
 // measure publishes n values of a sensor, a second apart.
 func (f *farEdge) measure(sensor string, from, n int) {
 	f.t.Helper()
+	f.measured += int64(n)
 	for i := from; i < from+n; i++ {
 		at := time.Date(2026, 1, 5, 6, 0, i, 0, time.UTC).Format(time.RFC3339)
 		if err := f.plc.Publish(f.t.Context(), "field/lyon/hall/pump-3/"+sensor, 1, false, fmt.Appendf(nil, `{"ts": %q, "value": %d}`, at, i)); err != nil {
 			f.t.Fatal(err)
 		}
 	}
-	harness.Eventually(f.t, 60*time.Second, "the edge has taken all", func() bool { return f.status().Figures["emitted"] >= int64(from+n) })
+	harness.Eventually(f.t, 60*time.Second, "the edge has taken all", func() bool { return f.status().Figures["emitted"] >= f.measured })
 }
 
 func (f *farEdge) ask(args ...string) harness.Result {
@@ -173,7 +175,8 @@ func TestRemoteConfiguration(t *testing.T) {
 	f := newFarEdge(t, "filters: {rules: [{deadband: 1}]}\n")
 	next := filepath.Join(t.TempDir(), "next.yaml")
 	f.write(next, f.text+"filters: {rules: [{deadband: 2}]}\n")
-	if r := f.ask("plan", next); r.Code != 0 || !strings.Contains(r.Stdout, "changes filters") {
+	f.measure("flow", 0, 1)
+	if r := f.ask("plan", next); r.Code != 0 || !strings.Contains(r.Stdout, "changes filters") || !strings.Contains(r.Stdout, "another filter for lyon/hall/pump-3/flow") {
 		t.Errorf("plan: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
 	// Once the first file counts as good, another can be compared and tried here too.
@@ -220,7 +223,7 @@ func TestRemoteConfiguration(t *testing.T) {
 		t.Errorf("status: exit %d, %v\n%s%s", r.Code, err, r.Stdout, r.Stderr)
 	}
 	// Births name the whole configuration, on the topic of events and so in Kafka.
-	f.measure("flow", 0, 1)
+	f.measure("flow", 100, 1)
 	harness.Eventually(t, time.Minute, "records name the whole configuration", func() bool {
 		return harness.Count(t, f.bin, f.dir, fmt.Sprintf(`SELECT count(*) FROM bronze.readings WHERE config = '%s'`, after)) > 0
 	})

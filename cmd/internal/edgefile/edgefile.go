@@ -106,7 +106,7 @@ func Plan(e *verb.Env, file, dir, output string) error {
 	}
 	return PrintChange(e, next.Edge.Group+"/"+next.Edge.Node, command.Change{
 		Before: now.Hash(), After: next.Hash(), Sections: append([]string{}, config.Differ(now, next)...),
-		Refused: []string{}, Findings: append([]string{}, next.Lint()...), // at the edge itself everything may change
+		Sensors: []string{}, Refused: []string{}, Findings: append([]string{}, next.Lint()...), // at the edge itself everything may change
 	}, output)
 }
 
@@ -121,7 +121,7 @@ func PrintChange(e *verb.Env, name string, c command.Change, output string) erro
 		for _, part := range []struct {
 			word  string
 			lines []string
-		}{{"changes", c.Sections}, {"refused:", c.Refused}, {"look at", c.Findings}} {
+		}{{"changes", c.Sections}, {"another filter for", c.Sensors}, {"refused:", c.Refused}, {"look at", c.Findings}} {
 			for _, line := range part.lines {
 				fmt.Fprintln(e.Stdout, " ", part.word, line)
 			}
