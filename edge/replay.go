@@ -294,8 +294,11 @@ func (r *replays) commit(ctx context.Context, i int, j command.Job, c outbox.Com
 		return err
 	}
 	_ = r.a.outbox.Flush(ctx) // the ticket knows
-	// What was begun may become durable: the job must not be behind it.
-	<-ticket.Done()
+	select {
+	case <-ticket.Done():
+	case <-ctx.Done(): // it may become durable yet; the next start reads what did
+		return ctx.Err()
+	}
 	if err := ticket.Err(); err != nil {
 		return err
 	}
