@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -70,7 +71,16 @@ type Options struct {
 	QuotaBytes int64 // of the outbox
 	// WhenFull says what happens at the quota and on a full disk: [Wait], [Evict],
 	// or "" for what the source can bear (see [source.Live]).
-	WhenFull   string
+	WhenFull string
+	// ConfigHash names the whole configuration; "" is that of filters and vibration.
+	ConfigHash string
+	// Remote is asked what a remote configuration is to change; nil refuses it.
+	Remote Remote
+	// A replay gets a share of the link's time, 0 to 1, and so many bytes a second
+	// at most; 0 is no such bound.
+	ReplayShare float64
+	ReplayBytes int64
+
 	FloorBytes uint64 // free disk space below which intake waits
 
 	PackDelay      time.Duration // a reading waits so long for company
@@ -104,6 +114,7 @@ type Agent struct {
 	board  *board
 
 	refused atomic.Int64 // samples that could not be taken
+	replay  *replays
 
 	mu      sync.Mutex
 	figures []signal.Counter        // the source's
@@ -145,7 +156,11 @@ func (a *Agent) open() error {
 		return err
 	}
 	a.outbox = box
-	if a.pub, err = newPublisher(a); err != nil {
+	a.pub, err = newPublisher(a)
+	if err == nil {
+		a.replay, err = a.newReplays()
+	}
+	if err != nil {
 		return errors.Join(err, box.Close())
 	}
 	return nil
@@ -163,6 +178,9 @@ func setDefaults(o *Options) {
 		}
 	}
 	def(&o.PackDelay, DefaultPackDelay)
+	if !(o.ReplayShare > 0 && o.ReplayShare <= 1) {
+		o.ReplayShare = DefaultReplayShare
+	}
 	number(&o.PackReadings, DefaultPackReadings)
 	number(&o.LiveWindow, DefaultLiveWindow)
 	number(&o.HistoryWindow, DefaultHistoryWindow)
@@ -185,6 +203,9 @@ func setDefaults(o *Options) {
 
 // config is the content hash of all that decides what leaves.
 func (o *Options) config() string {
+	if o.ConfigHash != "" {
+		return o.ConfigHash
+	}
 	if o.Vibration.Hash() == "" {
 		return o.Filter.Hash()
 	}
@@ -226,6 +247,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.opt.AlarmMQTT != nil {
 		running.Go(func() { a.showAlarms(ctx) })
 	}
+	running.Go(func() { a.replay.run(ctx) })
 	running.Go(func() {
 		if !a.watch(ctx) {
 			cancel()
@@ -300,14 +322,18 @@ type Status struct {
 
 // Status is how things stand now.
 func (a *Agent) Status() Status {
+	s := a.outbox.Stats()
+	if quota := cmp.Or(a.opt.QuotaBytes, outbox.DefaultQuotaBytes); s.Stalled == nil && s.Bytes >= quota {
+		s.Stalled = fmt.Errorf("the outbox has %d bytes of the %d that it may have", s.Bytes, quota)
+	}
 	return Status{
 		Edge: a.opt.Group + "/" + a.opt.Node, Connected: a.pub.connected.Load(), Online: a.pub.online.Load(),
-		Ended: a.hasEnded(), Stalled: a.outbox.Stats().Stalled,
+		Ended: a.hasEnded(), Stalled: s.Stalled,
 	}
 }
 
 // Counters are the agent's figures. Those in readings add up:
-// emitted + derived + held = filtered + shipped + evicted.
+// emitted + derived + held + replayed = filtered + shipped + evicted.
 func (a *Agent) Counters() []signal.Counter {
 	s := a.outbox.Stats()
 	var out []signal.Counter
@@ -324,6 +350,8 @@ func (a *Agent) Counters() []signal.Counter {
 	add("alarms_now", int64(len(a.board.list())))
 	add("samples", int64(s.Samples))
 	add("samples_shipped", int64(s.SamplesShipped))
+	add("replayed", int64(s.Replayed))
+	add("samples_replayed", int64(s.SamplesReplayed))
 	add("retried", int64(s.Retried))
 	add("lost", int64(s.Lost))
 	add("in_flight_now", int64(s.WaitingReadings))

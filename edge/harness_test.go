@@ -107,6 +107,7 @@ type bridge struct {
 	got      []signal.Batch // in order of arrival, repeats included
 	complete map[signal.Stream]signal.Micros
 	kinds    []string                  // births and deaths
+	node     []signal.Reading          // what the last birth of the node holds
 	lose     func(b signal.Batch) bool // take without acknowledging
 	deaf     func(b signal.Batch) bool // do not even see
 	acked    int
@@ -188,6 +189,9 @@ func (b *bridge) one(conn *mqttc.Conn, topic sparkplug.Topic, payload *sparkplug
 	case sparkplug.Accepted:
 		if topic.Type != sparkplug.DData {
 			b.kinds = append(b.kinds, string(topic.Type))
+			if topic.Type == sparkplug.NBirth {
+				b.node = r.Event.Held
+			}
 		}
 	case sparkplug.Idle:
 		for _, i := range r.Batches {

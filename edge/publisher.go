@@ -61,6 +61,7 @@ type publisher struct {
 	connected, online atomic.Bool
 	allTold           atomic.Bool
 	toldSignal        chan struct{}
+	woken             chan struct{} // what is to be said has changed
 
 	sessions, births, published, sentReadings, refusedMessages atomic.Int64
 }
@@ -97,7 +98,7 @@ func newPublisher(a *Agent) (*publisher, error) {
 		bdSeq: bdSeq, refresh: map[signal.Asset]bool{},
 		a: a, box: a.outbox, node: node, log: a.log,
 		flight: newFlight(a.opt.LiveWindow, a.opt.HistoryWindow), liveAt: time.Now(),
-		toldTo: map[signal.Stream]told{}, toldSignal: make(chan struct{}, 1),
+		toldTo: map[signal.Stream]told{}, toldSignal: make(chan struct{}, 1), woken: make(chan struct{}, 1),
 	}
 	for _, boot := range a.outbox.Boots() {
 		if boot != a.outbox.Boot() {

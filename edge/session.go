@@ -29,6 +29,9 @@ type session struct {
 	conn     *mqttc.Conn
 	ackTopic string
 	cmdTopic string
+	remote   remoteTopics
+	said     said
+	granted  bool // the broker lets the edge be asked
 	signal   chan struct{}
 
 	mu      sync.Mutex
@@ -52,6 +55,7 @@ func (p *publisher) session(ctx context.Context, address string) error {
 	s := &session{
 		p: p, signal: make(chan struct{}, 1), hosts: map[string]sparkplug.State{},
 		ackTopic: sparkplug.AckTopic(o.Group, o.Node), cmdTopic: sparkplug.CommandTopic(o.Group, o.Node),
+		remote: remoteTopicsOf(o),
 	}
 	will := p.node.Will(p.now())
 	cfg := o.MQTT
@@ -73,6 +77,9 @@ func (p *publisher) session(ctx context.Context, address string) error {
 	}()
 	subscribing, cancel := context.WithTimeout(ctx, subscribeTimeout)
 	err = conn.Subscribe(subscribing, map[string]byte{s.ackTopic: 0, s.cmdTopic: 1, sparkplug.StateTopic("+"): 1})
+	if err == nil {
+		s.granted = s.listen(subscribing)
+	}
 	cancel()
 	if err == nil {
 		err = s.run(ctx)
@@ -119,6 +126,10 @@ func (s *session) receive(m mqttc.Message) {
 			s.news.born = true
 		}
 		s.mu.Unlock()
+	case s.remote.request:
+		s.asked(m.Payload)
+	case s.remote.config:
+		s.desired(m.Payload)
 	default:
 		s.state(m)
 	}
@@ -187,6 +198,11 @@ func (s *session) run(ctx context.Context) error {
 	for {
 		changed := p.box.Changed()
 		n := s.take()
+		news, err := s.speak(ctx)
+		if err != nil {
+			return err
+		}
+		n.born = n.born || news
 		for _, a := range n.acks {
 			p.flight.acked(a.Boot, a.Ranges)
 		}
@@ -201,7 +217,6 @@ func (s *session) run(ctx context.Context) error {
 					return err
 				}
 			}
-			var err error
 			if more, err = s.send(ctx); err != nil {
 				return err
 			}
@@ -235,6 +250,8 @@ func (s *session) run(ctx context.Context) error {
 			return s.conn.Err()
 		case <-changed:
 		case <-s.signal:
+		case <-p.woken:
+			s.said.at = time.Time{}
 		case <-timer.C:
 		}
 	}

@@ -41,7 +41,7 @@ func (a *Agent) openWaves(state []byte) (*waves, error) {
 	}
 	w.stage.LogTo(a.log)
 	w.ring, err = ring.Open(ring.Options{
-		Dir: RingDir(a.opt.Dir), MaxBytes: a.opt.RingBytes, MaxAge: a.opt.RingAge, Clock: a.opt.Clock, FloorBytes: 2 * a.opt.FloorBytes, Log: a.log,
+		Dir: RingDir(a.opt.Dir), MaxBytes: a.opt.RingBytes, MaxAge: a.opt.RingAge, Clock: a.opt.Clock, Config: a.opt.config(), FloorBytes: 2 * a.opt.FloorBytes, Log: a.log,
 	})
 	if err != nil {
 		return w, err

@@ -50,6 +50,7 @@ type EdgeNode struct {
 	devices map[signal.Asset]*edgeDevice
 	order   []*edgeDevice // as first seen
 
+	said    []Said
 	body    Body
 	payload Payload
 	places  []int // each reading's sensor
@@ -128,6 +129,12 @@ func (n *EdgeNode) bdSeqMetric(now signal.Micros) Metric {
 	return Metric{Name: metricBdSeq, Datatype: TypeInt64, Timestamp: millis(now), HasTimestamp: true, Value: Long(uint64(n.bdSeq))}
 }
 
+// Said is what a node's birth says of the node itself.
+type Said struct{ Name, Text string }
+
+// Say sets what the births from now on say of the node.
+func (n *EdgeNode) Say(said []Said) { n.said = said }
+
 // Birth is the node's NBIRTH and the DBIRTH of every device known, with the
 // values they hold. It is also the answer to a rebirth command.
 func (n *EdgeNode) Birth(now signal.Micros) []Message {
@@ -138,6 +145,9 @@ func (n *EdgeNode) Birth(now signal.Micros) []Message {
 	p.Metrics = append(p.Metrics, n.bdSeqMetric(now), Metric{
 		Name: metricRebirth, Datatype: TypeBoolean, Timestamp: millis(now), HasTimestamp: true, Value: Bool(false),
 	})
+	for _, s := range n.said {
+		p.Metrics = append(p.Metrics, Metric{Name: s.Name, Datatype: TypeString, Timestamp: millis(now), HasTimestamp: true, Value: String(s.Text)})
+	}
 	out := make([]Message, 1, 1+len(n.order))
 	out[0] = Message{Topic: n.topic(NBirth, ""), Payload: n.finish()}
 	for _, d := range n.order {

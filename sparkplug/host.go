@@ -259,6 +259,11 @@ func (h *HostSession) birthOf(plant signal.Micros, wall time.Time, t Topic, p *P
 		m := &p.Metrics[i]
 		def := d.defs[i]
 		if def.sensor == "" {
+			if ours && t.Type == NBirth && m.Datatype == TypeString && m.Value.Field == FieldString {
+				r.Event.Held = append(r.Event.Held, signal.Reading{
+					Sensor: m.Name, EventTime: r.Event.Time, AliveAt: r.Event.Time, Value: signal.TextValue(m.Value.Text), Quality: signal.QualityGood,
+				})
+			}
 			continue
 		}
 		var held signal.Reading

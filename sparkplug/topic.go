@@ -121,8 +121,11 @@ func CommandTopic(group, edge string) string {
 
 // AckTopic is where Headrace acknowledges an edge's messages.
 func AckTopic(group, edge string) string {
-	return "headrace/ack/" + escape(group) + "/" + escape(edge)
+	return "headrace/ack/" + EdgeLevels(group, edge)
 }
+
+// EdgeLevels are the levels of a topic that name an edge node.
+func EdgeLevels(group, edge string) string { return escape(group) + "/" + escape(edge) }
 
 // DeviceOf is the Sparkplug device of an asset: "line:asset".
 func DeviceOf(a signal.Asset) string {

@@ -23,6 +23,7 @@ var version = "0.1.0-dev"
 type cli struct {
 	Run     runCmd     `cmd:"" help:"Run the edge by its configuration file."`
 	Check   checkCmd   `cmd:"" help:"Check a configuration file."`
+	Plan    planCmd    `cmd:"" help:"Say what a configuration file would change."`
 	Try     tryCmd     `cmd:"" help:"Try a configuration's filters on what the edge has measured."`
 	Status  statusCmd  `cmd:"" help:"Say how a running edge fares."`
 	Version versionCmd `cmd:"" help:"Print the version of this binary."`

@@ -32,7 +32,7 @@ type ledgerVerifyCmd struct {
 // Help shows examples.
 func (ledgerVerifyCmd) Help() string {
 	return `For each edge, in readings:
-  emitted + derived + held = filtered + shipped + evicted
+  emitted + derived + held + replayed = filtered + shipped + evicted
   shipped = bronze + open deadletter + in flight
   bronze  = silver + open quarantine + dropped + duplicates
 Exit code 1 names the station where a sum does not hold. Nothing may move while it counts: a running
@@ -129,10 +129,10 @@ func whileRunning(ctx context.Context, o ledger.Options) (ledger.Report, error) 
 
 func printLedger(w io.Writer, r ledger.Report) error {
 	out := tabwriter.NewWriter(w, 0, 4, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(out, "edge\temitted\tderived\theld\tfiltered\tshipped\tin flight\tdead\tbronze\tsilver\tquarantine\tdropped\tduplicates\tlate\t")
+	fmt.Fprintln(out, "edge\temitted\tderived\theld\treplayed\tfiltered\tshipped\tin flight\tdead\tbronze\tsilver\tquarantine\tdropped\tduplicates\tlate\t")
 	for _, e := range r.Edges {
-		fmt.Fprintf(out, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", e.Edge,
-			e.Emitted, e.Derived, e.Held, e.Filtered, e.Shipped, e.InFlight, e.Deadletter, e.Bronze, e.Silver, e.Quarantined, e.Dropped, e.Duplicates, e.Late)
+		fmt.Fprintf(out, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", e.Edge,
+			e.Emitted, e.Derived, e.Held, e.Replayed, e.Filtered, e.Shipped, e.InFlight, e.Deadletter, e.Bronze, e.Silver, e.Quarantined, e.Dropped, e.Duplicates, e.Late)
 	}
 	if err := out.Flush(); err != nil {
 		return err

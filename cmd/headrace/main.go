@@ -22,6 +22,7 @@ import (
 type cli struct {
 	Up         upCmd         `cmd:"" help:"Run every role on this machine."`
 	Run        runCmd        `cmd:"" help:"Run chosen roles, against outside brokers if wanted."`
+	Edge       edgeCmd       `cmd:"" help:"Look at edges, ask them for what their rings have, configure them."`
 	Ledger     ledgerCmd     `cmd:"" help:"Prove that nothing was lost or doubled."`
 	Spine      spineCmd      `cmd:"" help:"Look at Kafka: what lies there, and how far the tables are."`
 	Deadletter deadletterCmd `cmd:"" help:"Look at messages that fit nothing, and try them again."`

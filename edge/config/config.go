@@ -38,6 +38,7 @@ type File struct {
 	Ring      Ring             `yaml:"ring" json:"ring"`
 	Outbox    Outbox           `yaml:"outbox" json:"outbox"`
 	Alarms    rules.Config     `yaml:"alarms" json:"alarms,omitzero"`
+	Replay    Replay           `yaml:"replay" json:"replay"`
 }
 
 // Names are the edge's in Sparkplug: the site, and the edge node in it.
@@ -79,6 +80,12 @@ type Outbox struct {
 	MegaBytes int64 `yaml:"mega_bytes" json:"mega_bytes,omitempty"`
 	// WhenFull is [edge.Wait], [edge.Evict], or "" for what the source can bear.
 	WhenFull string `yaml:"when_full" json:"when_full,omitempty"`
+}
+
+// Replay bounds what is sent from the ring because it was asked for; 0 is the default.
+type Replay struct {
+	Share          float64 `yaml:"share" json:"share,omitempty"`                       // of the link's time
+	BytesPerSecond int64   `yaml:"bytes_per_second" json:"bytes_per_second,omitempty"` // at most; 0 is no bound
 }
 
 // Config is a checked file.
@@ -141,6 +148,15 @@ func (c *Config) check() (err error) {
 		if !(n.value >= 0 && n.value <= 1e8) {
 			return fmt.Errorf("%s is %v; want 0 to 100 million", n.key, n.value)
 		}
+	}
+	if !(f.Replay.Share >= 0 && f.Replay.Share <= 1) {
+		return fmt.Errorf("replay.share is %v; want 0 to 1", f.Replay.Share)
+	}
+	if f.Replay.BytesPerSecond < 0 {
+		return fmt.Errorf("replay.bytes_per_second is %d; want 0 or more", f.Replay.BytesPerSecond)
+	}
+	if f.Replay.Share == 0 {
+		f.Replay.Share = edge.DefaultReplayShare
 	}
 	if f.Ring.MegaBytes == 0 {
 		f.Ring.MegaBytes = ring.DefaultMaxBytes >> 20
@@ -220,5 +236,6 @@ func (c *Config) Options(dir string, clock signal.Clock, getenv func(string) str
 		Dir: dir, Group: c.Edge.Group, Node: c.Edge.Node, Open: open, Filter: c.Filter, Vibration: c.Waves, Clock: clock, MQTT: up, Log: log,
 		RingBytes: c.Ring.MegaBytes << 20, RingAge: time.Duration(c.Ring.Hours * float64(time.Hour)), QuotaBytes: c.Outbox.MegaBytes << 20,
 		FloorBytes: floorBytes, WhenFull: c.Outbox.WhenFull, Rules: c.Local, AlarmMQTT: &down,
+		ConfigHash: c.Hash(), ReplayShare: c.Replay.Share, ReplayBytes: c.Replay.BytesPerSecond,
 	}, nil
 }

@@ -194,6 +194,20 @@ func (s *Set) Linear(sensor, unit string) bool {
 	return r != nil && r.Method == SwingingDoor
 }
 
+// Alike tells whether two sets treat a sensor the same.
+func (s *Set) Alike(other *Set, sensor, unit string) bool {
+	a, b := s.rule(sensor, unit), other.rule(sensor, unit)
+	if s.cfg.PassAll != other.cfg.PassAll || s.cfg.HeartbeatSeconds != other.cfg.HeartbeatSeconds || (a == nil) != (b == nil) {
+		return false
+	}
+	if a == nil {
+		return true
+	}
+	x, y := *a, *b
+	x.Sensor, x.Unit, y.Sensor, y.Unit = "", "", "", "" // how it was found is no matter
+	return x == y
+}
+
 // rule is the one for a sensor, nil without any.
 func (s *Set) rule(sensor, unit string) *Rule {
 	for i := range s.cfg.Rules {

@@ -34,23 +34,26 @@ type Counters struct {
 	EvictedEvents   uint64 // of Evicted, of class event
 	SamplesEvicted  uint64
 	EvictedMessages uint64
+	// What was asked for afterwards and sent from the ring.
+	Replayed        uint64 // readings
+	SamplesReplayed uint64
 }
 
 // Check tells whether the sum holds: what came in went out, or is counted.
 func (c Counters) Check() error {
-	in, out := c.Emitted+c.Derived+c.Held, c.Filtered+c.Shipped+c.Evicted
+	in, out := c.Emitted+c.Derived+c.Held+c.Replayed, c.Filtered+c.Shipped+c.Evicted
 	if in != out {
-		return fmt.Errorf("emitted %d + derived %d + held %d is not filtered %d + shipped %d + evicted %d",
-			c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted)
+		return fmt.Errorf("emitted %d + derived %d + held %d + replayed %d is not filtered %d + shipped %d + evicted %d",
+			c.Emitted, c.Derived, c.Held, c.Replayed, c.Filtered, c.Shipped, c.Evicted)
 	}
-	if c.SamplesShipped+c.SamplesEvicted > c.Samples {
-		return fmt.Errorf("samples shipped %d and evicted %d are more than were taken, %d", c.SamplesShipped, c.SamplesEvicted, c.Samples)
+	if c.SamplesShipped+c.SamplesEvicted > c.Samples+c.SamplesReplayed {
+		return fmt.Errorf("samples shipped %d and evicted %d are more than were taken and replayed, %d", c.SamplesShipped, c.SamplesEvicted, c.Samples+c.SamplesReplayed)
 	}
 	return nil
 }
 
 func (c Counters) list() []uint64 {
-	return []uint64{c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted, c.Retried, c.Lost, c.Samples, c.SamplesShipped}
+	return []uint64{c.Emitted, c.Derived, c.Held, c.Filtered, c.Shipped, c.Evicted, c.Retried, c.Lost, c.Samples, c.SamplesShipped, c.Replayed, c.SamplesReplayed}
 }
 
 func (c *Counters) evicted(events, samples, messages uint64) {
@@ -58,10 +61,10 @@ func (c *Counters) evicted(events, samples, messages uint64) {
 }
 
 func countersOf(v []uint64) Counters {
-	v = append(v, make([]uint64, 10)...)
+	v = append(v, make([]uint64, 12)...)
 	return Counters{
 		Emitted: v[0], Derived: v[1], Held: v[2], Filtered: v[3], Shipped: v[4], Evicted: v[5], Retried: v[6], Lost: v[7],
-		Samples: v[8], SamplesShipped: v[9],
+		Samples: v[8], SamplesShipped: v[9], Replayed: v[10], SamplesReplayed: v[11],
 	}
 }
 
@@ -92,6 +95,7 @@ type state struct {
 	counters         Counters
 	streams          []Progress
 	sourceEnded      bool
+	replays          []byte
 }
 
 // Progress says how far a stream has been taken from its source.
@@ -161,6 +165,7 @@ func appendGroup(dst []byte, g *group) []byte {
 		if c := g.state.counters; c.EvictedMessages > 0 {
 			s = appendBytes(s, 6, appendVarints(nil, c.EvictedEvents, c.SamplesEvicted, c.EvictedMessages))
 		}
+		s = appendBytes(s, 7, g.state.replays)
 		dst = protowire.AppendBytes(protowire.AppendTag(dst, 5, protowire.BytesType), s)
 	}
 	for _, a := range g.acks {
@@ -268,6 +273,8 @@ func parseState(p []byte) (*state, error) {
 			}
 			v = append(v, 0, 0, 0)
 			s.counters.evicted(v[0], v[1], v[2])
+		case 7:
+			s.replays = append([]byte(nil), b...)
 		}
 		return nil
 	})

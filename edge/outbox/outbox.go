@@ -86,6 +86,13 @@ type Commit struct {
 	Emitted, Derived, Held, Filtered uint64
 	// The same of waveforms, in samples: taken, and in the messages of class raw.
 	Samples, SamplesShipped uint64
+
+	// Aside is a commit of what is sent afterwards: it leaves the source's position
+	// and the filter's state, and holds back no stream's complete_to. Replays is
+	// what it keeps for a restart, and what of its messages is counted as replayed.
+	Aside                     bool
+	Replays                   []byte
+	Replayed, SamplesReplayed uint64
 }
 
 // Told is a stream's [Hole] as it was told.
@@ -98,10 +105,14 @@ type Told struct {
 type Ticket struct {
 	done chan struct{}
 	err  error
+	last uint64
 }
 
 // Done is closed when the commit is durable or cannot become so.
 func (t *Ticket) Done() <-chan struct{} { return t.done }
+
+// Last is the seq of the commit's last message, 0 without one.
+func (t *Ticket) Last() uint64 { return t.last }
 
 // Err is valid after Done; nil means durable.
 func (t *Ticket) Err() error { return t.err }
@@ -271,11 +282,11 @@ func (o *Outbox) Begin(ctx context.Context, c Commit) (*Ticket, error) {
 		}
 		p.readings += readingsOf(m)
 	}
-	if in, out := c.Emitted+c.Derived+c.Held, c.Filtered+p.readings; in != out {
-		return nil, fmt.Errorf("appending to outbox %s: emitted %d + derived %d + held %d is not filtered %d + shipped %d",
-			o.opt.Dir, c.Emitted, c.Derived, c.Held, c.Filtered, p.readings)
+	if in, out := c.Emitted+c.Derived+c.Held+c.Replayed, c.Filtered+p.readings; in != out {
+		return nil, fmt.Errorf("appending to outbox %s: emitted %d + derived %d + held %d + replayed %d is not filtered %d + shipped %d",
+			o.opt.Dir, c.Emitted, c.Derived, c.Held, c.Replayed, c.Filtered, p.readings)
 	}
-	if n := len(c.Position) + len(c.FilterState); n > maxStateBytes {
+	if n := len(c.Position) + len(c.FilterState) + len(c.Replays); n > maxStateBytes {
 		return nil, fmt.Errorf("appending to outbox %s: position and filter state of %d bytes are larger than %d", o.opt.Dir, n, maxStateBytes)
 	}
 	o.mu.Lock()
@@ -329,6 +340,10 @@ func (o *Outbox) freeze(p *pending) error {
 		s := o.index.streams[number]
 		begun = append(begun, undo{s, s.n})
 		f := frozen{stream: m.Stream, seq: seq, readings: readingsOf(m), from: earliest(m.Readings)}
+		if p.commit.Aside && s.seenTo != 0 {
+			// What was complete stays so: the rest comes late, as it was asked for late.
+			f.from = s.seenTo
+		}
 		// Edge and boot stand once in the frame and the segment.
 		m.Edge, m.Boot, m.Seq, m.N = "", "", seq, s.n
 		m.CompleteTo = f.from
@@ -362,6 +377,9 @@ func (o *Outbox) freeze(p *pending) error {
 		o.index.streams[m.stream].push(unacked{m.from, o.boot, m.seq})
 	}
 	o.nextSeq = seq
+	if len(p.messages) > 0 {
+		p.ticket.last = seq - 1
+	}
 	p.commit.Messages = nil
 	return nil
 }

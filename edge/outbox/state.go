@@ -101,3 +101,21 @@ func (o *Outbox) Durable() uint64 {
 	}
 	return o.nextSeq - 1
 }
+
+// Replays is what the last commit aside has kept for a restart.
+func (o *Outbox) Replays() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.st.replays
+}
+
+// Waits tells whether a message of this boot is without its acknowledgement.
+func (o *Outbox) Waits(seq uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.boot.acked.Contains(seq) {
+		return false
+	}
+	_, kept := o.boot.findKept(seq)
+	return kept || o.boot.findRun(seq) != nil
+}

@@ -285,7 +285,13 @@ func (o *Outbox) after(take []*pending) state {
 	st.streams = nil
 	for _, p := range take {
 		c := p.commit
-		st.position, st.filter, st.sourceEnded = c.Position, c.FilterState, c.SourceEnded
+		if c.Aside {
+			st.replays = c.Replays
+		} else {
+			st.position, st.filter, st.sourceEnded = c.Position, c.FilterState, c.SourceEnded
+		}
+		st.counters.Replayed += c.Replayed
+		st.counters.SamplesReplayed += c.SamplesReplayed
 		st.counters.Emitted += c.Emitted
 		st.counters.Derived += c.Derived
 		st.counters.Held += c.Held

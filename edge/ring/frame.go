@@ -22,6 +22,7 @@ const (
 	kindSamples kind = 3 // of a journal: slow samples as they came
 	kindMark    kind = 4 // a journal's samples are all in the segments
 	kindIndex   kind = 5 // of a sealed segment: where its records are
+	kindConfig  kind = 6 // by which configuration what follows was measured
 )
 
 func checksum(head, payload []byte) uint32 {

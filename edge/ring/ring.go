@@ -36,6 +36,7 @@ type Options struct {
 	// there is room.
 	MaxAge       time.Duration
 	Clock        signal.Clock // the plant's; needed with MaxAge
+	Config       string       // hash of the configuration that the edge runs by; "" is not said
 	SegmentBytes int64
 	// Slow samples are packed when they are so many bytes, or span so much time.
 	FlushBytes int
@@ -153,6 +154,11 @@ func (r *Ring) load() (err error) {
 	}
 	if err := r.loadJournals(packed); err != nil {
 		return err
+	}
+	if n := len(r.segments); n > 0 && !r.segments[n-1].sealed {
+		if err := r.sayConfig(); err != nil {
+			return err
+		}
 	}
 	return r.shrink()
 }
@@ -413,6 +419,9 @@ func (r *Ring) room(size int64) error {
 	}
 	r.segments = append(r.segments, &segment{number: number})
 	r.file, r.entries = f, nil
+	if err := r.sayConfig(); err != nil {
+		return err
+	}
 	return r.shrink()
 }
 

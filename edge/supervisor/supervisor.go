@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/edge"
+	"github.com/headrace/headrace/edge/command"
 	"github.com/headrace/headrace/edge/config"
 	"github.com/headrace/headrace/edge/outbox"
 	"github.com/headrace/headrace/edge/rules"
@@ -72,7 +73,8 @@ type Status struct {
 type Supervisor struct {
 	opt     Options
 	tried   []byte // the file as it was read last, good or not
-	refused bool   // so it was, and the edge runs by another
+	refused bool   // so it was, or what was pushed, and the edge runs by another
+	desired chan command.Desired
 
 	mu     sync.Mutex
 	agent  *edge.Agent
@@ -80,12 +82,16 @@ type Supervisor struct {
 	state  string
 	cause  string
 	edgeID string
+	config *config.Config // that the agent runs by
+	byPush bool
+	pushed pushed // written by Run alone
 }
 
 // plan is a configuration and the text that says so.
 type plan struct {
 	*config.Config
-	text []byte
+	text   []byte
+	pushed bool // it came over MQTT
 }
 
 // GoodName is the last good configuration in the edge's directory.
@@ -102,7 +108,7 @@ func New(o Options) *Supervisor {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Supervisor{opt: o}
+	return &Supervisor{opt: o, desired: make(chan command.Desired, 1)}
 }
 
 func (s *Supervisor) goodFile() string { return filepath.Join(s.opt.Dir, GoodName) }
@@ -113,8 +119,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := os.MkdirAll(s.opt.Dir, 0o700); err != nil {
 		return fmt.Errorf("starting the edge: %w", err)
 	}
-	now, err := s.read()
-	s.tried = now.text
+	s.loadPushed()
+	now, err := s.first()
 	state := Applying
 	if err != nil {
 		good, was := s.lastGood()
@@ -168,7 +174,7 @@ func (s *Supervisor) runBy(ctx context.Context, now plan, state string) (plan, s
 	if state == Applying {
 		s.note(Applying, nil)
 	}
-	agent, err := s.start(now.Config)
+	agent, err := s.start(now)
 	if err != nil {
 		return s.fallBack(ctx, now, err)
 	}
@@ -211,22 +217,36 @@ func (s *Supervisor) runBy(ctx context.Context, now plan, state string) (plan, s
 				return s.fallBack(ctx, now, errors.Join(why, <-ended))
 			}
 			state = Applied
+			if now.pushed && s.pushed.State == command.Applying {
+				s.become(command.Applied, nil)
+			}
 			if !s.refused {
 				s.note(Applied, nil)
 			}
 			if err := wholefile.Replace(s.goodFile(), now.text, 0o600); err != nil {
 				s.opt.Log.Error("the good configuration cannot be kept", "cause", err)
 			}
+		case d := <-s.desired:
+			next, is := s.take(d, now)
+			if !is {
+				continue
+			}
+			return s.handOver(next, stop, ended)
 		case <-look.C:
 			if next, is := s.changed(now, state); is {
-				stop()
-				if err := <-ended; err != nil {
-					s.opt.Log.Error("the edge ended with an error before its new configuration", "cause", err)
-				}
-				return next, Applying, nil
+				return s.handOver(next, stop, ended)
 			}
 		}
 	}
+}
+
+// handOver ends the agent before it runs by another configuration.
+func (s *Supervisor) handOver(next plan, stop func(), ended <-chan error) (plan, string, error) {
+	stop()
+	if err := <-ended; err != nil {
+		s.opt.Log.Error("the edge ended with an error before its new configuration", "cause", err)
+	}
+	return next, Applying, nil
 }
 
 // unhealthy tells why an edge does not work, nil if it does. That nobody takes its
@@ -238,12 +258,17 @@ func unhealthy(a *edge.Agent) error {
 	return nil
 }
 
-func (s *Supervisor) start(cfg *config.Config) (*edge.Agent, error) {
+func (s *Supervisor) start(p plan) (*edge.Agent, error) {
+	cfg := p.Config
 	o, err := cfg.Options(s.opt.Dir, s.opt.Clock, s.opt.Getenv, s.opt.Log)
 	if err != nil {
 		return nil, err
 	}
 	o.Reached = s.opt.Reached
+	o.Remote = s
+	s.mu.Lock()
+	s.config, s.byPush = cfg, p.pushed
+	s.mu.Unlock()
 	agent, err := edge.New(o)
 	if err != nil {
 		return nil, err
@@ -260,6 +285,9 @@ func (s *Supervisor) fallBack(ctx context.Context, failed plan, cause error) (pl
 	if err != nil || good.Hash() == failed.Hash() {
 		return failed, "", errors.Join(cause, err)
 	}
+	if failed.pushed {
+		s.become(command.RolledBack, cause)
+	}
 	s.opt.Log.Error("the edge does not work by its configuration and goes back to the last good one", "config", failed.Hash(), "good", good.Hash(), "cause", cause)
 	s.note(Failed, cause)
 	return good, Failed, ctx.Err()
@@ -275,6 +303,12 @@ func (s *Supervisor) changed(now plan, state string) (next plan, is bool) {
 	s.tried, s.refused = next.text, err != nil
 	switch {
 	case err != nil:
+		if s.byPush {
+			// The file says nothing that could win over what was pushed.
+			p := s.pushed
+			p.File = textHash(next.text)
+			_ = s.setPushed(p) // it has been logged
+		}
 		s.opt.Log.Error("the changed configuration is refused; the edge goes on as before", "cause", err)
 		s.note(Failed, err)
 		return next, false
@@ -284,6 +318,9 @@ func (s *Supervisor) changed(now plan, state string) (next plan, is bool) {
 		}
 		s.note(state, nil)
 		return next, false
+	}
+	if s.byPush {
+		s.become(superseded, nil)
 	}
 	s.opt.Log.Info("the configuration has changed", "config", next.Hash())
 	return next, true

@@ -27,8 +27,9 @@ type Edge struct {
 	Filtered int64 `json:"filtered"`
 	Shipped  int64 `json:"shipped"`
 	Evicted  int64 `json:"evicted"`
-	Retried  int64 `json:"retried"` // sent again; beside the sums
-	Lost     int64 `json:"lost"`    // given back damaged by the edge's disk
+	Replayed int64 `json:"replayed"` // sent from the ring because they were asked for
+	Retried  int64 `json:"retried"`  // sent again; beside the sums
+	Lost     int64 `json:"lost"`     // given back damaged by the edge's disk
 
 	// Waveform samples have their own line: taken from the source, let through,
 	// in messages that still wait, and in bronze.raw.
@@ -78,8 +79,8 @@ func (e *Edge) check() {
 		e.Checks = append(e.Checks, Check{station, words, left, right, left == right})
 	}
 	if !e.Remote {
-		sum("edge", "emitted + derived + held = filtered + shipped + evicted",
-			e.Emitted+e.Derived+e.Held, e.Filtered+e.Shipped+e.Evicted)
+		sum("edge", "emitted + derived + held + replayed = filtered + shipped + evicted",
+			e.Emitted+e.Derived+e.Held+e.Replayed, e.Filtered+e.Shipped+e.Evicted)
 		sum("edge", "nothing was given back damaged by the disk", e.Lost, 0)
 		sum("spine", "samples shipped = bronze.raw + samples in flight", e.SamplesShipped, less(e.Raw+e.SamplesInFlight, e.SamplesShipped, e.SamplesEvicted))
 		sum("spine", "shipped = bronze + open deadletter + in flight + lost", e.Shipped, less(e.Bronze+e.Deadletter+e.InFlight+e.Lost, e.Shipped, e.Evicted))

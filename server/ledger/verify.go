@@ -107,6 +107,7 @@ func (v *verifier) add(name string, st outbox.State) {
 	e.Retried, e.Lost = int64(c.Retried), int64(c.Lost)
 	e.Samples, e.SamplesShipped, e.SamplesEvicted = int64(c.Samples), int64(c.SamplesShipped), int64(c.SamplesEvicted)
 	e.EvictedMessages = int64(c.EvictedMessages)
+	e.Replayed = int64(c.Replayed)
 	v.unfinished = v.unfinished || !st.SourceEnded
 	for _, u := range st.Unacked {
 		v.waiting[message{u.Edge, u.Boot, string(u.Stream), strconv.FormatUint(u.N, 10)}] = u.Readings + int(u.Samples)
