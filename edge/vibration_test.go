@@ -121,11 +121,6 @@ func TestVibrationSurvivesKills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The compressor's channels are made at its first use, and of no bubble.
-	block := record.AppendWaveform(nil, &record.Waveform{Rate: 1, Format: record.FormatI16, Scale: 1, Samples: make([]byte, 1000)})
-	if err := record.DecodeWaveform(block, &record.Waveform{}); err != nil {
-		t.Fatal(err)
-	}
 	const blocks = 60
 	run := func(kills int) (features map[string]signal.Value, gaps int64) {
 		synctest.Test(t, func(t *testing.T) {
