@@ -70,6 +70,27 @@ func (s *Set) Read(topic string, payload []byte, arrived signal.Micros) (m Messa
 	return m, finish(&m, arrived, document(&m.Reading, payload, anyTime))
 }
 
+// Place is where the rules put what comes under a topic.
+type Place struct {
+	Path  signal.Path
+	Class signal.Class
+	Unit  string // of what says none
+}
+
+// Place maps a topic by the rules alone, without prefix and payload; [ErrNoRule]
+// says that none fits.
+func (s *Set) Place(topic string) (p Place, err error) {
+	for i := range s.rules {
+		r := &s.rules[i]
+		if names, ok := r.match(topic); ok {
+			p.Path, err = r.build(names)
+			p.Class, p.Unit = r.class, r.UnitIs
+			return p, err
+		}
+	}
+	return p, ErrNoRule
+}
+
 func finish(m *Message, arrived signal.Micros, err error) error {
 	r := &m.Reading
 	if r.EventTime == 0 {
