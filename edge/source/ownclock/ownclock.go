@@ -132,6 +132,7 @@ type keeper struct {
 	}
 	steps   []source.Sample
 	letter  time.Time // when the last one was delivered
+	letters bool      // more are to be
 	lost    *source.Refusal
 	samples []source.Sample
 	refused []source.Refusal
@@ -221,7 +222,7 @@ func (k *keeper) Next(ctx context.Context) (source.Chunk, error) {
 			return source.Chunk{Time: k.opt.Clock.Now(), Samples: k.samples, Refused: k.refused}, nil
 		}
 		wait := poll
-		if k.spool.lines > 0 {
+		if k.letters {
 			wait = letterPause
 		}
 		waiting, cancel := context.WithTimeout(ctx, wait)
@@ -252,6 +253,7 @@ func (k *keeper) release() error {
 	}
 	k.samples = append(k.samples, k.steps...)
 	k.steps = k.steps[:0]
+	k.letters = false
 	if k.spool.lines == 0 {
 		return nil
 	}
@@ -267,6 +269,7 @@ func (k *keeper) release() error {
 			corrected++
 			return true
 		}
+		k.letters = true
 		if !mayLetter || letter.Len() > 0 && letter.Len()+len(line) >= maxLetter {
 			return false
 		}
