@@ -95,7 +95,7 @@ func TestRefusedKinds(t *testing.T) {
 		{sparkplugYAML, "source:\n", "source:\n  map: {prefix: plant}\n", "belong to source.mqtt"},
 		{sparkplugYAML, "source:\n", "source:\n  mqtt: {addresses: [\"tcp://a:1\"]}\n", "more than one"},
 		{filesYAML, "format: csv", "format: xls", "source.files: files: format"},
-		{filesYAML, "separator", "seperator", `did you mean "separator"`},
+		{filesYAML, "separator", "separators", `did you mean "separator"`},
 	} {
 		_, err := Parse("edge.yaml", []byte(strings.Replace(c.text, c.from, c.to, 1)))
 		if err == nil || !strings.Contains(err.Error(), c.want) {

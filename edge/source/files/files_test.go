@@ -145,7 +145,8 @@ func TestWideAndLong(t *testing.T) {
 		want []string
 	}{
 		"a column per sensor": {wide, "pump 1.csv", "\ufeffts,\"Oil Temp\",note\r\n2026-01-01 10:00:00,21.5,\"a, \"\"b\"\"\"\r\n2026-01-01T11:00:01+01:00,,ok\r\n", []string{
-			"lyon/hall/pump 1/oil_temp=21.5 10:00:00", `lyon/hall/pump 1/note=a, "b" 10:00:00`, "lyon/hall/pump 1/note=ok 10:00:01"}},
+			"lyon/hall/pump 1/oil_temp=21.5 10:00:00", `lyon/hall/pump 1/note=a, "b" 10:00:00`, "lyon/hall/pump 1/note=ok 10:00:01",
+		}},
 		"named columns, German": {
 			Config{Format: CSV, Separator: ";", DecimalComma: true, Time: "Zeit", TimeFormat: "02.01.2006 15:04:05", Zone: "Europe/Berlin", Asset: "lyon/hall/p", Columns: []Column{{Column: "T (°C)", Sensor: "temp", Unit: "Cel"}}}, "a.csv",
 			"Zeit;T (°C);other\n01.07.2026 12:00:00;1,5;x\n", []string{"lyon/hall/p/temp=1.5Cel 10:00:00"}},

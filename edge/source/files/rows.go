@@ -92,8 +92,7 @@ func (s *Set) cells(record []byte) ([]string, error) {
 	if errors.Is(err, io.EOF) {
 		return nil, nil
 	}
-	var where *csv.ParseError
-	if errors.As(err, &where) {
+	if where, ok := errors.AsType[*csv.ParseError](err); ok {
 		err = fmt.Errorf("column %d: %w", where.Column, where.Err)
 	}
 	if err == nil && !utf8.Valid(record) {

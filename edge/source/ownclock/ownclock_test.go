@@ -59,7 +59,6 @@ type plc struct {
 	queue chan source.Sample
 	at    byte
 	next  bool
-	acked int
 }
 
 // measured is a value of which the test knows when it was true.

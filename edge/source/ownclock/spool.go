@@ -69,8 +69,6 @@ type spool struct {
 	lines   int64 // between them
 }
 
-const maxLine = 4 << 20
-
 // openSpool opens the spool where a position left it: what was written behind it
 // the source delivers again.
 func openSpool(name string, written, read int64) (s *spool, missing int64, err error) {
