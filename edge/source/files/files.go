@@ -287,6 +287,13 @@ func (s *watcher) Position() []byte {
 
 // tell notes the figures for whoever asks.
 func (s *watcher) tell() {
+	figures := s.counters()
+	s.mu.Lock()
+	s.figures = figures
+	s.mu.Unlock()
+}
+
+func (s *watcher) counters() []signal.Counter {
 	open, left := 0, int64(0)
 	for _, f := range s.files {
 		if f.size > f.read.Offset && !f.read.Broken {
@@ -309,9 +316,7 @@ func (s *watcher) tell() {
 	} {
 		out = append(out, signal.Counter{Station: "edge", Name: c.name, Value: c.value})
 	}
-	s.mu.Lock()
-	s.figures = out
-	s.mu.Unlock()
+	return out
 }
 
 // Figures are over all openings, those of now aside.
