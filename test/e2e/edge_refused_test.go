@@ -39,7 +39,9 @@ func TestMalformedInputOfAnEdge(t *testing.T) {
 		if r := harness.Run(t, edgeBin, "check", file); r.Code != 0 {
 			t.Fatalf("check: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 		}
-		return func() *harness.Proc { return harness.Start(t, edgeBin, filepath.Join(top, node), nil, "run", "--config", file) }
+		return func() *harness.Proc {
+			return harness.Start(t, edgeBin, filepath.Join(top, node), nil, "run", "--config", file)
+		}
 	}
 	byFiles := configure("files", fmt.Sprintf("  files: {dir: %q, format: csv, time: ts, asset: \"lyon/hall/{file}\", poll_seconds: 0.05}\n", drop))
 	byMQTT := configure("broker", fmt.Sprintf("  mqtt: {addresses: [\"tcp://%s\"]}\n  map: {prefix: field}\n", field))

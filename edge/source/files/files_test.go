@@ -148,38 +148,55 @@ func TestWideAndLong(t *testing.T) {
 			"lyon/hall/pump 1/oil_temp=21.5 10:00:00", `lyon/hall/pump 1/note=a, "b" 10:00:00`, "lyon/hall/pump 1/note=ok 10:00:01",
 		}},
 		"named columns, German": {
-			Config{Format: CSV, Separator: ";", DecimalComma: true, Time: "Zeit", TimeFormat: "02.01.2006 15:04:05", Zone: "Europe/Berlin", Asset: "lyon/hall/p", Columns: []Column{{Column: "T (°C)", Sensor: "temp", Unit: "Cel"}}}, "a.csv",
-			"Zeit;T (°C);other\n01.07.2026 12:00:00;1,5;x\n", []string{"lyon/hall/p/temp=1.5Cel 10:00:00"}},
+			Config{Format: CSV, Separator: ";", DecimalComma: true, Time: "Zeit", TimeFormat: "02.01.2006 15:04:05", Zone: "Europe/Berlin", Asset: "lyon/hall/p", Columns: []Column{{Column: "T (°C)", Sensor: "temp", Unit: "Cel"}}},
+			"a.csv",
+			"Zeit;T (°C);other\n01.07.2026 12:00:00;1,5;x\n",
+			[]string{"lyon/hall/p/temp=1.5Cel 10:00:00"},
+		},
 		"no header": {
-			Config{Format: CSV, NoHeader: true, Separator: "tab", Time: "1", TimeFormat: "unix", Asset: "lyon/hall/p", Columns: []Column{{Column: "3", Sensor: "x"}}}, "a.csv",
-			"0\tq\t1\n60\tq\t2\n", []string{"lyon/hall/p/x=1 00:00:00", "lyon/hall/p/x=2 00:01:00"}},
+			Config{Format: CSV, NoHeader: true, Separator: "tab", Time: "1", TimeFormat: "unix", Asset: "lyon/hall/p", Columns: []Column{{Column: "3", Sensor: "x"}}},
+			"a.csv",
+			"0\tq\t1\n60\tq\t2\n",
+			[]string{"lyon/hall/p/x=1 00:00:00", "lyon/hall/p/x=2 00:01:00"},
+		},
 		"a path in each row": {
-			Config{Format: CSV, Time: "ts", TimeFormat: "unix_ms", Path: "tag", Value: "v", Unit: "u", Quality: "q"}, "a.csv",
-			"ts,tag,v,u,q\n1000,lyon/a/b/c,1,bar,192\n2000,paris/a/b/c,1,bar,192\n3000,lyon/a/b,1,bar,192\n4000,lyon/a/b/d,2,,x\n", []string{
+			Config{Format: CSV, Time: "ts", TimeFormat: "unix_ms", Path: "tag", Value: "v", Unit: "u", Quality: "q"},
+			"a.csv",
+			"ts,tag,v,u,q\n1000,lyon/a/b/c,1,bar,192\n2000,paris/a/b/c,1,bar,192\n3000,lyon/a/b,1,bar,192\n4000,lyon/a/b/d,2,,x\n",
+			[]string{
 				"lyon/a/b/c=1bar 00:00:01",
 				`refused a.csv:3: it is of site paris; this edge is of lyon: "2000,paris/a/b/c,1,bar,192\n"`,
 				`refused a.csv:4: "lyon/a/b" has 3 names, want 4: site/line/asset/sensor: "3000,lyon/a/b,1,bar,192\n"`,
-				`refused a.csv:5: quality "x" is none of OPC's numbers: "4000,lyon/a/b/d,2,,x\n"`}},
+				`refused a.csv:5: quality "x" is none of OPC's numbers: "4000,lyon/a/b/d,2,,x\n"`,
+			},
+		},
 		"no time": {Config{Format: CSV, Asset: "lyon/hall/p"}, "a.csv", "x\n7\n", []string{"lyon/hall/p/x=7 arrival"}},
 		"JSON lines": {
 			Config{Format: JSONL, Time: "ts", Asset: "lyon/hall/p"}, "a.jsonl", `{"ts":"2026-01-01T00:00:01Z","Oil Temp":1.5,"on":true,"none":null}` + "\n\n" + `{"ts":2000,"s":"text"}` + "\n[1]\n{\"ts\":3000,\"o\":{}}\n", []string{
 				"lyon/hall/p/oil_temp=1.5 00:00:01", "lyon/hall/p/on=1 00:00:01", "lyon/hall/p/s=text 00:00:02",
 				`refused a.jsonl:4: the line is no JSON object: json: cannot unmarshal array into Go value of type map[string]json.RawMessage: "[1]\n"`,
-				`refused a.jsonl:5: o: {} is neither number, text nor truth value: "{\"ts\":3000,\"o\":{}}\n"`}},
+				`refused a.jsonl:5: o: {} is neither number, text nor truth value: "{\"ts\":3000,\"o\":{}}\n"`,
+			},
+		},
 		"JSON lines with paths": {
-			Config{Format: JSONL, Time: "t", TimeFormat: "unix", Asset: "lyon/hall/p", Path: "tag", Value: "v", Unit: "u"}, "a.jsonl", `{"t":1.5,"tag":"a/b","v":1,"u":"bar"}` + "\n", []string{"lyon/hall/p/a%2Fb=1bar 00:00:01"}},
+			Config{Format: JSONL, Time: "t", TimeFormat: "unix", Asset: "lyon/hall/p", Path: "tag", Value: "v", Unit: "u"}, "a.jsonl", `{"t":1.5,"tag":"a/b","v":1,"u":"bar"}` + "\n", []string{"lyon/hall/p/a%2Fb=1bar 00:00:01"},
+		},
 		"rows that are none": {wide, "p.csv", "ts,x\n2026-01-01 10:00:00,1,2\nyesterday,1\n\n2026-01-01 10:00:00,\"a\"b\n2026-01-01 10:00:01,\xff\n2026-01-01 10:00:02,3\n", []string{
 			`refused p.csv:2: the row has 3 cells, the header 2: "2026-01-01 10:00:00,1,2\n"`,
 			`refused p.csv:3: "yesterday" is not a time by time_format "": "yesterday,1\n"`,
 			`refused p.csv:5: column 23: extraneous or missing " in quoted-field: "2026-01-01 10:00:00,\"a\"b\n"`,
 			`refused p.csv:6: it is not UTF-8: "2026-01-01 10:00:01,\xff\n"`,
-			"lyon/hall/p/x=3 10:00:02"}},
+			"lyon/hall/p/x=3 10:00:02",
+		}},
 		"a header that is none": {wide, "p.csv", "time,x\n1,2\n", []string{
-			`refused p.csv:1: the whole file is left out: there is no column "ts" (time); there are ["time" "x"]; mend it and put it there again: "time,x\n"`}},
+			`refused p.csv:1: the whole file is left out: there is no column "ts" (time); there are ["time" "x"]; mend it and put it there again: "time,x\n"`,
+		}},
 		"a quote that nobody closes": {wide, "p.csv", "ts,x\n2026-01-01 10:00:00,\"1\n2026-01-01 10:00:01,2\n", []string{
-			`refused p.csv:2: a quote is opened and not closed: "2026-01-01 10:00:00,\"1\n"`, "lyon/hall/p/x=2 10:00:01"}},
+			`refused p.csv:2: a quote is opened and not closed: "2026-01-01 10:00:00,\"1\n"`, "lyon/hall/p/x=2 10:00:01",
+		}},
 		"a line that is too long": {wide, "p.csv", "ts,x\n2026-01-01 10:00:00," + strings.Repeat("y", 3*readBytes) + "\n2026-01-01 10:00:01,2\n", []string{
-			"refused p.csv:2: " + errTooLong.Error(), "lyon/hall/p/x=2 10:00:01"}},
+			"refused p.csv:2: " + errTooLong.Error(), "lyon/hall/p/x=2 10:00:01",
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
