@@ -26,6 +26,8 @@ type node struct {
 	host    *sparkplug.HostSession
 	order   order[held]
 	asked   time.Time // when a rebirth was last asked for
+	born    bool      // the session has the node's birth
+	unborn  []held    // what waits in the session for a birth, the oldest first
 	sensors map[string]map[string]*sensor
 }
 
@@ -59,7 +61,7 @@ func (s *subscriber) node(t sparkplug.Topic) (*node, error) {
 		}
 		n = &node{topic: sparkplug.Topic{Group: t.Group, Edge: t.Edge}, sensors: map[string]map[string]*sensor{}}
 		n.host = sparkplug.NewHostSession(sparkplug.HostConfig{
-			Group: t.Group, Edge: t.Edge, RebirthEvery: 1, // n.asked throttles
+			Group: t.Group, Edge: t.Edge, WaitFor: s.opt.WaitFor, RebirthEvery: 1, // n.asked throttles
 			Asset:  func(sparkplug.Topic) (signal.Asset, error) { return plantAsset, nil },
 			Sensor: func(metric string) (string, error) { return metric, nil },
 		})
@@ -202,6 +204,13 @@ func (s *subscriber) deliver(n *node, t sparkplug.Topic, m mqttc.Message, p *spa
 	if r.Rebirth {
 		s.ask(n, wall)
 	}
+	for _, h := range n.unborn[:min(r.Expired, len(n.unborn))] {
+		s.refuse(h.message, fmt.Errorf("it waited %s for the birth that says what its aliases mean", s.opt.WaitFor))
+	}
+	n.unborn = slices.Delete(n.unborn, 0, min(r.Expired, len(n.unborn)))
+	if r.Outcome == sparkplug.Waiting {
+		n.unborn = append(n.unborn, held{t, m})
+	}
 	switch r.Outcome {
 	case sparkplug.Refused:
 		s.refuse(m, fmt.Errorf("%s", r.Reason))
@@ -214,6 +223,7 @@ func (s *subscriber) deliver(n *node, t sparkplug.Topic, m mqttc.Message, p *spa
 		switch r.Event.Kind {
 		case record.KindNDeath:
 			n.order.forget()
+			n.born = false
 			s.count(func() { s.counts.deaths++ })
 			for _, device := range slices.Sorted(maps.Keys(n.sensors)) {
 				s.stale(n, device, plant, true)
@@ -223,6 +233,10 @@ func (s *subscriber) deliver(n *node, t sparkplug.Topic, m mqttc.Message, p *spa
 			s.stale(n, t.Device, r.Event.Time, r.Event.Time == plant)
 		default:
 			s.count(func() { s.counts.births++ })
+			n.born = n.born || r.Event.Kind == record.KindNBirth
+			if n.born { // what waited for it is among the batches
+				n.unborn = slices.DeleteFunc(n.unborn, func(h held) bool { return h.topic.Device == t.Device })
+			}
 			// The values that a birth holds are the newest: what changes once a
 			// year is heard of in no other way.
 			s.readings(n, t, m, plant, r.Event.Held, true)

@@ -27,6 +27,7 @@ const Kind = "sparkplug"
 const (
 	DefaultReorderFor   = 2 * time.Second
 	DefaultRebirthEvery = 5 * time.Second
+	DefaultWaitFor      = 30 * time.Second
 )
 
 const (
@@ -57,6 +58,8 @@ type Options struct {
 	ReorderFor time.Duration
 	// RebirthEvery is the least time between two requests for a node's births.
 	RebirthEvery time.Duration
+	// WaitFor is how long data wait for the birth that they need.
+	WaitFor time.Duration
 	// SilentAfter is how long a connection may bring nothing before it is given
 	// up; 0 leaves that to the keep-alive.
 	SilentAfter time.Duration
@@ -73,6 +76,9 @@ func Opener(o Options) source.Opener {
 		}
 		if o.RebirthEvery <= 0 {
 			o.RebirthEvery = DefaultRebirthEvery
+		}
+		if o.WaitFor <= 0 {
+			o.WaitFor = DefaultWaitFor
 		}
 		if len(o.Groups) == 0 {
 			o.Groups = []string{o.Site}
@@ -178,6 +184,7 @@ func (s *subscriber) session(ctx context.Context) (connected bool, err error) {
 		s.giveUpAll(n, time.Now())
 		n.host.Reconnected()
 		n.order.forget()
+		n.born = false
 	}
 	conn, err := mqttc.Connect(inner, cfg)
 	if err != nil {

@@ -229,6 +229,35 @@ func TestRebirth(t *testing.T) {
 	}
 }
 
+// A node that is never born: what waited for its birth is refused with its bytes.
+func TestNeverBorn(t *testing.T) {
+	addr := "tcp://" + harness.PlantBroker(t)
+	d := newDevice(t, addr, "lyon", "plc-1")
+	s := open(t, addr, func(o *Options) { o.WaitFor = 50 * time.Millisecond })
+	d.send(sparkplug.DData, "mill:pump", aliased(2, 1))
+	n := int64(1)
+	harness.Eventually(t, 20*time.Second, "it is given up", func() bool {
+		d.send(sparkplug.DData, "mill:pump", aliased(2, 1))
+		n++
+		return figure(s, "source_expired") > 0
+	})
+	got := take(t, s, int(figure(s, "source_expired")))
+	d.birth() // what is not given up yet comes with it
+	got = append(got, take(t, s, int(n)+3-len(got))...)
+	refused := 0
+	for _, text := range got {
+		if strings.HasPrefix(text, "refused ") {
+			refused++
+			if !strings.HasPrefix(text, "refused spBv1.0/lyon/DDATA/plc-1/mill:pump it waited 50ms") {
+				t.Error(text)
+			}
+		}
+	}
+	if len(got) != int(n)+3 || int64(refused) != figure(s, "source_expired") || int64(refused) != figure(s, "source_refused") {
+		t.Errorf("%d of %d came, %d of them refused: %v", len(got), n+3, refused, s.Figures())
+	}
+}
+
 // Messages that overtake each other are put in order; what stays away is counted
 // after the reorder time, and its births asked for.
 func TestReorderAndGap(t *testing.T) {
@@ -376,6 +405,52 @@ func TestNoBroker(t *testing.T) {
 	if _, err := Opener(Options{})(nil, nil); err == nil {
 		t.Error("options of nothing are taken")
 	}
+}
+
+// BenchmarkReadings counts readings of a device with a hundred sensors, from the
+// bytes of a message to the queue.
+func BenchmarkReadings(b *testing.B) {
+	const sensors = 100
+	rules, err := NewRules(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := &subscriber{
+		opt: Options{Site: "lyon", Rules: rules, Clock: signal.WallClock{}, ReorderFor: time.Second, RebirthEvery: time.Second, WaitFor: time.Second}, ctx: b.Context(), log: slog.New(slog.DiscardHandler),
+		queue: make(chan item, 4*sensors), nodes: map[string]*node{}, gapped: map[*node]struct{}{}, paths: map[signal.Path]string{},
+	}
+	var born, data []sparkplug.Metric
+	for i := range sensors {
+		born = append(born, metric(fmt.Sprintf("folder/sensor %d", i), uint64(i+1), 1))
+		data = append(data, aliased(uint64(i+1), 2))
+	}
+	send := func(seq uint64, topic string, metrics []sparkplug.Metric) {
+		p := sparkplug.Payload{Seq: seq % 256, HasSeq: true, Metrics: metrics}
+		s.message(mqttc.Message{Topic: topic, Payload: sparkplug.AppendPayload(nil, &p)})
+		for len(s.queue) > 0 {
+			<-s.queue
+		}
+	}
+	send(0, "spBv1.0/lyon/NBIRTH/e", nil)
+	send(1, "spBv1.0/lyon/DBIRTH/e/l:a", born)
+	var payloads [256][]byte
+	for i := range payloads {
+		p := sparkplug.Payload{Seq: uint64(i), HasSeq: true, Metrics: data}
+		payloads[i] = sparkplug.AppendPayload(nil, &p)
+	}
+	b.ReportAllocs()
+	seq := 2
+	for b.Loop() {
+		s.message(mqttc.Message{Topic: "spBv1.0/lyon/DDATA/e/l:a", Payload: payloads[seq%256]})
+		if len(s.queue) != sensors {
+			b.Fatalf("%d readings", len(s.queue))
+		}
+		for len(s.queue) > 0 {
+			<-s.queue
+		}
+		seq++
+	}
+	b.ReportMetric(float64(b.N)*sensors/b.Elapsed().Seconds(), "readings/s")
 }
 
 // Whatever comes, the source lives, and what is none is handed on.
