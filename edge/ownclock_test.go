@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,12 +18,12 @@ import (
 // wrong is a machine whose clock is behind by skew.
 type wrong struct {
 	signal.WallClock
-	skew   time.Duration
+	skew   atomic.Int64 // ns
 	boot   string
 	booted time.Time
 }
 
-func (w *wrong) Now() time.Time { return time.Now().Add(w.skew) }
+func (w *wrong) Now() time.Time { return time.Now().Add(time.Duration(w.skew.Load())) }
 func (w *wrong) Since() (string, time.Duration) {
 	return w.boot, time.Since(w.booted)
 }
@@ -63,7 +64,8 @@ func TestAgentThatBootsIn1970(t *testing.T) {
 		defer startBroker(t, l)()
 		b := newBridge(t)
 		b.up(l.Dial)
-		clock := &wrong{skew: -30 * 365 * 24 * time.Hour, boot: "one", booted: time.Now()}
+		clock := &wrong{boot: "one", booted: time.Now()}
+		clock.skew.Store(int64(-30 * 365 * 24 * time.Hour))
 		dir := t.TempDir()
 		opt := func() edge.Options {
 			o := options(dir, nil, l)
@@ -85,7 +87,7 @@ func TestAgentThatBootsIn1970(t *testing.T) {
 		time.Sleep(time.Minute)
 		a, stop := start(t, opt())
 		time.Sleep(time.Minute + 500*time.Millisecond)
-		clock.skew = 0
+		clock.skew.Store(0)
 		time.Sleep(time.Minute)
 		stop()
 		historical, values, steps := 0, map[float64]bool{}, 0

@@ -6,10 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/headrace/headrace/internal/mqttc"
+	"github.com/headrace/headrace/server/ledger"
 	"github.com/headrace/headrace/spine/deadletter"
 	"github.com/headrace/headrace/test/harness"
 )
@@ -40,7 +42,7 @@ func TestMalformedInputOfAnEdge(t *testing.T) {
 			t.Fatalf("check: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 		}
 		return func() *harness.Proc {
-			return harness.Start(t, edgeBin, filepath.Join(top, node), nil, "run", "--config", file)
+			return harness.Start(t, edgeBin, filepath.Join(dir, "edges", "lyon", node), nil, "run", "--config", file)
 		}
 	}
 	byFiles := configure("files", fmt.Sprintf("  files: {dir: %q, format: csv, time: ts, asset: \"lyon/hall/{file}\", poll_seconds: 0.05}\n", drop))
@@ -71,7 +73,7 @@ func TestMalformedInputOfAnEdge(t *testing.T) {
 		edges = []*harness.Proc{byFiles(), byMQTT()}
 		if round == 0 {
 			harness.Eventually(t, 30*time.Second, "the plant's broker keeps a session", func() bool {
-				b, _ := os.ReadFile(filepath.Join(top, "broker", "status.json")) // it may not be there yet
+				b, _ := os.ReadFile(filepath.Join(dir, "edges", "lyon", "broker", "status.json")) // it may not be there yet
 				return strings.Contains(string(b), `"source_connected_now":1`) || strings.Contains(string(b), `"source_connected_now": 1`)
 			})
 		}
@@ -140,5 +142,25 @@ func TestMalformedInputOfAnEdge(t *testing.T) {
 	r := harness.Run(t, bin, "deadletter", "show", letters()[0].ID(), "--dir", dir, "--output", "json")
 	if err := json.Unmarshal([]byte(r.Stdout), &shown); err != nil || string(shown.Value) != want[letters()[0].Topic] {
 		t.Errorf("show: %q, %v\n%s", shown.Value, err, r.Stderr)
+	}
+
+	// And the sums hold: what was refused stands in the ledger as open dead letters.
+	for _, p := range append(edges, centre) {
+		p.Signal(t, syscall.SIGTERM)
+		if code := p.Exit(t, 30*time.Second); code != 0 {
+			t.Errorf("exit %d\n%s", code, p.Stderr())
+		}
+	}
+	r = harness.Run(t, bin, "ledger", "verify", "--dir", dir, "--output", "json")
+	var report ledger.Report
+	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil || !report.OK {
+		t.Fatalf("ledger: exit %d, %v\n%s%s", r.Code, err, r.Stdout, r.Stderr)
+	}
+	dead := int64(0)
+	for _, e := range report.Edges {
+		dead += e.Deadletter
+	}
+	if dead < int64(len(want)) {
+		t.Errorf("%d open dead letters in the ledger, want %d\n%s", dead, len(want), r.Stdout)
 	}
 }
