@@ -19,8 +19,14 @@ import (
 )
 
 // An edge's Sparkplug source reads a device that pysparkplug makes: what its birth
-// says, each of its values in order with its time, and its death by its will.
+// says, each of its values in order with its time, and its death: by its will, or by
+// a goodbye whose bdSeq is one too high.
 func TestSparkplugSourceReadsPysparkplug(t *testing.T) {
+	t.Run("dies", func(t *testing.T) { readPysparkplug(t, false) })
+	t.Run("leaves", func(t *testing.T) { readPysparkplug(t, true) })
+}
+
+func readPysparkplug(t *testing.T, leaves bool) {
 	const values = 500 // seq goes around
 	addr := harness.PlantBroker(t)
 	rules, err := sparkplugin.NewRules(nil)
@@ -114,6 +120,9 @@ func TestSparkplugSourceReadsPysparkplug(t *testing.T) {
 	}
 
 	died := time.Now()
+	if leaves {
+		fmt.Fprintln(stdin, "leave")
+	}
 	_ = stdin.Close()
 	for _, s := range take(5) {
 		if s.Reading.Quality != signal.QualityStale || s.Reading.AliveAt != s.Reading.EventTime || s.Reading.EventTime.Time().Before(died.Add(-time.Second)) {

@@ -27,6 +27,7 @@ type node struct {
 	order   order[held]
 	asked   time.Time // when a rebirth was last asked for
 	born    bool      // the session has the node's birth
+	bdSeq   uint64    // of that
 	unborn  []held    // what waits in the session for a birth, the oldest first
 	sensors map[string]map[string]*sensor
 }
@@ -192,6 +193,11 @@ func (s *subscriber) deliver(n *node, t sparkplug.Topic, m mqttc.Message, p *spa
 	// A Headrace edge is a node like any other: it is its own bridge's to
 	// acknowledge.
 	p.UUID, p.Body = "", nil
+	if m := bdSeqOf(p); m != nil && n.born && t.Type == sparkplug.NDeath && m.Value.Bits == (n.bdSeq+1)%256 {
+		// pysparkplug says goodbye with the number of the connection that it would
+		// make next. No other death can have it.
+		m.Value.Bits = n.bdSeq
+	}
 	r := n.host.Receive(plant, wall, t, p)
 	s.count(func() {
 		s.counts.messages++
@@ -233,7 +239,9 @@ func (s *subscriber) deliver(n *node, t sparkplug.Topic, m mqttc.Message, p *spa
 			s.stale(n, t.Device, r.Event.Time, r.Event.Time == plant)
 		default:
 			s.count(func() { s.counts.births++ })
-			n.born = n.born || r.Event.Kind == record.KindNBirth
+			if r.Event.Kind == record.KindNBirth {
+				n.born, n.bdSeq = true, r.Event.BdSeq
+			}
 			if n.born { // what waited for it is among the batches
 				n.unborn = slices.DeleteFunc(n.unborn, func(h held) bool { return h.topic.Device == t.Device })
 			}
@@ -245,6 +253,16 @@ func (s *subscriber) deliver(n *node, t sparkplug.Topic, m mqttc.Message, p *spa
 	for i := range r.Batches {
 		s.readings(n, t, m, plant, r.Batches[i].Readings, false)
 	}
+}
+
+// bdSeqOf finds the bdSeq of a node's birth or death.
+func bdSeqOf(p *sparkplug.Payload) *sparkplug.Metric {
+	for i := range p.Metrics {
+		if m := &p.Metrics[i]; m.Name == "bdSeq" && (m.Value.Field == sparkplug.FieldInt || m.Value.Field == sparkplug.FieldLong) {
+			return m
+		}
+	}
+	return nil
 }
 
 // readings hands on what a message of a device says; of a birth what is news.

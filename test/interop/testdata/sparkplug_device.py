@@ -3,7 +3,8 @@
 Usage: sparkplug_device.py HOST PORT COUNT
 
 It is born with one device, says "born", publishes COUNT values of the device's
-sensor, says "sent", and dies without a word when its input ends.
+sensor, and says "sent". Told to leave it disconnects, else it dies without a word
+when its input ends.
 """
 
 import os
@@ -43,5 +44,7 @@ sys.stdin.readline()
 for i in range(count):
     node.update_device("mill:pump", [metric("bearing/temp", i / 4, psp.DataType.DOUBLE, 1_600_000_001_000 + i)])
 print("sent", flush=True)
-sys.stdin.readline()
+if sys.stdin.readline():
+    node.disconnect()
+    sys.exit(0)
 os._exit(1)  # its will is what it leaves
