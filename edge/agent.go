@@ -115,6 +115,8 @@ type Agent struct {
 
 	refused atomic.Int64 // samples that could not be taken
 	replay  *replays
+	// refusals are what sources could not take.
+	refusals refusals
 
 	mu      sync.Mutex
 	figures []signal.Counter        // the source's
@@ -363,6 +365,8 @@ func (a *Agent) Counters() []signal.Counter {
 		stalled = 1
 	}
 	add("disk_full_now", stalled)
+	add("refused", a.refusals.refused.Load())
+	add("refused_carried", a.refusals.carried.Load())
 	out = append(out, a.pub.counters()...)
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -145,6 +145,7 @@ type packer struct {
 	messages []signal.Batch
 	seen     []outbox.Progress
 	streams  map[streamKey]int // place in messages and seen
+	moved    bool              // the source went on: its position must be kept
 	taken    int               // readings
 	derived  int               // of waveforms
 	samples  uint64
@@ -234,13 +235,14 @@ func (p *packer) until(ctx context.Context) context.Context {
 	return p.due
 }
 
-func (p *packer) empty() bool { return p.taken == 0 && p.samples == 0 }
+func (p *packer) empty() bool { return !p.moved }
 
 // add takes a chunk into the pack.
 func (p *packer) add(chunk source.Chunk) error {
 	if p.empty() {
 		p.since = time.Now()
 	}
+	p.moved = true
 	before := p.sent
 	for i := range chunk.Samples {
 		s := &chunk.Samples[i]
@@ -258,6 +260,7 @@ func (p *packer) add(chunk source.Chunk) error {
 			return err
 		}
 	}
+	p.addRefused(chunk.Refused)
 	if before == 0 && p.sent > 0 && p.due != nil {
 		p.stop() // what is sent may not wait as long as what is not
 		p.due = nil
@@ -366,7 +369,7 @@ func (p *packer) commitAs(ctx context.Context, ended bool) error {
 	}
 	p.ended = ended
 	p.messages, p.seen, p.taken, p.sent, p.bytes, p.tally = nil, nil, 0, 0, 0, filter.Tally{}
-	p.derived, p.samples, p.shipped = 0, 0, 0
+	p.moved, p.derived, p.samples, p.shipped = false, 0, 0, 0
 	clear(p.streams)
 	p.a.setFigures(p.src)
 	p.a.setKept(p.filter.Worst(), p.waves.ring.Stats(), p.waves.stage.Counts())

@@ -126,7 +126,7 @@ func (s *session) sendMessage(ctx context.Context, m message, historical bool) (
 		return false, err
 	}
 	b := &p.batch
-	asset, _ := b.Stream.Split()
+	asset, class := b.Stream.Split()
 	if historical {
 		for i := range b.Readings {
 			b.Readings[i].Historical = true
@@ -140,9 +140,12 @@ func (s *session) sendMessage(ctx context.Context, m message, historical bool) (
 			return false, err
 		}
 		size := egress.Packet(out.Topic, len(out.Payload))
-		if i < len(p.out)-1 || refused != nil {
+		switch {
+		case i < len(p.out)-1 || refused != nil:
 			p.a.meter.Birth(size)
-		} else {
+		case class == signal.Refused:
+			p.a.meter.Idle(size) // it holds no reading
+		default:
 			p.a.meter.Message(b, size, historical, func(sensor string) bool { return p.a.opt.derived(asset, sensor) })
 		}
 	}

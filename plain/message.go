@@ -24,6 +24,8 @@ type Message struct {
 	Asset   signal.Asset
 	Class   signal.Class
 	Reading signal.Reading
+	// Arrived says that the payload gave no time: the reading's is its arrival.
+	Arrived bool
 }
 
 // ErrNoRule says that nothing maps a topic.
@@ -53,7 +55,7 @@ func (s *Set) Read(topic string, payload []byte, arrived signal.Micros) (m Messa
 		} else {
 			err = r.pick(&m.Reading, payload)
 		}
-		return m, finish(&m.Reading, arrived, err)
+		return m, finish(&m, arrived, err)
 	}
 	rest, ok := strings.CutPrefix(topic, s.cfg.Prefix+"/")
 	if s.cfg.Prefix == "" || !ok {
@@ -65,12 +67,34 @@ func (s *Set) Read(topic string, payload []byte, arrived signal.Micros) (m Messa
 	}
 	m.Asset, m.Class = path.Asset(), signal.Telemetry
 	m.Reading = signal.Reading{Sensor: path.Sensor(), Quality: signal.QualityGood}
-	return m, finish(&m.Reading, arrived, document(&m.Reading, payload, anyTime))
+	return m, finish(&m, arrived, document(&m.Reading, payload, anyTime))
 }
 
-func finish(r *signal.Reading, arrived signal.Micros, err error) error {
+// Place is where the rules put what comes under a topic.
+type Place struct {
+	Path  signal.Path
+	Class signal.Class
+	Unit  string // of what says none
+}
+
+// Place maps a topic by the rules alone, without prefix and payload; [ErrNoRule]
+// says that none fits.
+func (s *Set) Place(topic string) (p Place, err error) {
+	for i := range s.rules {
+		r := &s.rules[i]
+		if names, ok := r.match(topic); ok {
+			p.Path, err = r.build(names)
+			p.Class, p.Unit = r.class, r.UnitIs
+			return p, err
+		}
+	}
+	return p, ErrNoRule
+}
+
+func finish(m *Message, arrived signal.Micros, err error) error {
+	r := &m.Reading
 	if r.EventTime == 0 {
-		r.EventTime = arrived
+		r.EventTime, m.Arrived = arrived, true
 	}
 	r.AliveAt = r.EventTime
 	return err

@@ -26,6 +26,11 @@ const (
 	HeaderKind   = "kind"   // on TopicEvents only: one of the kinds below
 	HeaderReason = "reason" // on TopicDeadletter only
 	HeaderTopic  = "topic"  // on TopicDeadletter only: where the bytes came from
+	// HeaderSource, on TopicDeadletter only, is the kind of an edge's source that
+	// refused the bytes; HeaderUncarried is how many more the edge refused before
+	// and only counted, decimal.
+	HeaderSource    = "source"
+	HeaderUncarried = "uncarried"
 )
 
 // The kinds of messages on [TopicEvents]: a Record, or an Event of that kind.
@@ -59,6 +64,8 @@ func Topic(c signal.Class) string {
 		return TopicEvents
 	case signal.Raw:
 		return TopicRaw
+	case signal.Refused:
+		return TopicDeadletter
 	}
 	return TopicReadings
 }

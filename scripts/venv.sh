@@ -10,7 +10,10 @@ duckdb==1.5.5
 duckdb-extension-delta==1.5.5
 paho-mqtt==2.2.0
 numpy==2.4.6
-scipy==1.17.1'
+scipy==1.17.1
+protobuf==7.36.2'
+# It asks for a paho-mqtt below 2 and works with this one.
+alone='pysparkplug==0.6.1'
 
 venv="${HEADRACE_CACHE:-$HOME/.cache/headrace}/venv"
 stamp="$venv/headrace-packages"
@@ -21,7 +24,7 @@ if command -v flock >/dev/null; then
 	exec 9>"$venv.lock"
 	flock 9
 fi
-if [ -x "$venv/bin/python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$packages" ]; then
+if [ -x "$venv/bin/python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$packages $alone" ]; then
 	exit 0
 fi
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
@@ -31,4 +34,5 @@ fi
 rm -rf "$venv"
 python3 -m venv "$venv"
 echo "$packages" | xargs "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all:
-echo "$packages" >"$stamp"
+"$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: --no-deps "$alone"
+echo "$packages $alone" >"$stamp"

@@ -92,11 +92,12 @@ func (p Path) Sensor() string { return string(p[strings.LastIndexByte(string(p),
 type Class string
 
 // The classes: telemetry is superseded by the next reading, events (states,
-// alarms) are not, raw are waveforms.
+// alarms) are not, raw are waveforms, refused is what a source could not take.
 const (
 	Telemetry Class = "telemetry"
 	Event     Class = "event"
 	Raw       Class = "raw"
+	Refused   Class = "refused"
 )
 
 // Stream is the unit of order: one asset, one class, "site/line/asset:class".
@@ -121,8 +122,8 @@ func ParseStream(s string) (Stream, error) {
 		return "", fmt.Errorf("stream %q: %w", s, err)
 	}
 	switch Class(c) {
-	case Telemetry, Event, Raw:
+	case Telemetry, Event, Raw, Refused:
 		return Stream(s), nil
 	}
-	return "", fmt.Errorf("stream %q: class %q is not telemetry, event or raw", s, c)
+	return "", fmt.Errorf("stream %q: class %q is not telemetry, event, raw or refused", s, c)
 }

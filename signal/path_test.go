@@ -70,7 +70,7 @@ func TestParseAsset(t *testing.T) {
 }
 
 func TestParseStream(t *testing.T) {
-	for _, class := range []Class{Telemetry, Event, Raw} {
+	for _, class := range []Class{Telemetry, Event, Raw, Refused} {
 		s, err := ParseStream("s/l/a:" + string(class))
 		if a, c := s.Split(); err != nil || a != "s/l/a" || c != class || NewStream(a, c) != s {
 			t.Errorf("%q, %v", s, err)
@@ -81,7 +81,7 @@ func TestParseStream(t *testing.T) {
 		"s/l/a":           "has no class",
 		"s/l/a:":          `class "" is not`,
 		"s/l/a:other":     `class "other" is not`,
-		"s/l/a:raw:raw":   "is not telemetry, event or raw",
+		"s/l/a:raw:raw":   "is not telemetry, event, raw or refused",
 		"s/l:raw":         "2 names, want 3",
 		"s/l/a/x:raw":     "4 names, want 3",
 		"s/l/a\x01:event": "not allowed",

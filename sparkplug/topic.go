@@ -119,6 +119,9 @@ func CommandTopic(group, edge string) string {
 	return Topic{Type: NCmd, Group: group, Edge: edge}.String()
 }
 
+// GroupFilter subscribes to all that the edge nodes of a group say.
+func GroupFilter(group string) string { return Namespace + "/" + escape(group) + "/#" }
+
 // AckTopic is where Headrace acknowledges an edge's messages.
 func AckTopic(group, edge string) string {
 	return "headrace/ack/" + EdgeLevels(group, edge)

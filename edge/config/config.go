@@ -19,6 +19,7 @@ import (
 	"github.com/headrace/headrace/edge/outbox"
 	"github.com/headrace/headrace/edge/ring"
 	"github.com/headrace/headrace/edge/rules"
+	"github.com/headrace/headrace/edge/source"
 	"github.com/headrace/headrace/edge/source/mqttin"
 	"github.com/headrace/headrace/edge/vibration"
 	"github.com/headrace/headrace/internal/credentials"
@@ -33,6 +34,7 @@ type File struct {
 	Edge      Names            `yaml:"edge" json:"edge"`
 	MQTT      Broker           `yaml:"mqtt" json:"mqtt"`
 	Source    Source           `yaml:"source" json:"source"`
+	Clock     OwnClock         `yaml:"clock" json:"clock,omitzero"`
 	Filters   filter.Config    `yaml:"filters" json:"filters"`
 	Vibration vibration.Config `yaml:"vibration" json:"vibration"`
 	Ring      Ring             `yaml:"ring" json:"ring"`
@@ -57,8 +59,12 @@ type Broker struct {
 	PasswordFile string   `yaml:"password_file" json:"password_file,omitempty"`
 }
 
-// Source is where readings come from: a plant's MQTT broker.
+// Source is where readings come from: a plant's MQTT broker, or instead Sparkplug
+// nodes at one, or files.
 type Source struct {
+	Sparkplug *Sparkplug `yaml:"sparkplug" json:"sparkplug,omitempty"`
+	Files     *Files     `yaml:"files" json:"files,omitempty"`
+
 	MQTT Broker `yaml:"mqtt" json:"mqtt"`
 	// ClientID names the session that the plant's broker keeps for the edge; "" is
 	// made of the edge's names.
@@ -135,10 +141,16 @@ func (c *Config) check() (err error) {
 	if len(f.MQTT.Addresses) == 0 {
 		return errors.New("mqtt.addresses is empty; name a broker like tcp://127.0.0.1:1883")
 	}
-	if len(f.Source.MQTT.Addresses) == 0 {
+	if err := f.Clock.check(); err != nil {
+		return fmt.Errorf("clock: %w", err)
+	}
+	if err := f.Source.checkOthers(f.Edge); err != nil {
+		return err
+	}
+	if f.Source.plain() && len(f.Source.MQTT.Addresses) == 0 {
 		return errors.New("source.mqtt.addresses is empty; name the plant's broker, like tcp://127.0.0.1:1883")
 	}
-	if f.Source.ClientID == "" {
+	if f.Source.plain() && f.Source.ClientID == "" {
 		f.Source.ClientID = "headrace-source-" + f.Edge.Group + "-" + f.Edge.Node
 	}
 	for _, n := range []struct {
@@ -167,7 +179,7 @@ func (c *Config) check() (err error) {
 	if c.Map, err = plain.New(f.Source.Map); err != nil {
 		return fmt.Errorf("source.map: %w", err)
 	}
-	if len(c.Map.Filters()) == 0 {
+	if f.Source.plain() && len(c.Map.Filters()) == 0 {
 		return errors.New("source.map reads nothing; give a prefix or rules")
 	}
 	if c.Filter, err = filter.New(f.Filters); err != nil {
@@ -217,6 +229,43 @@ func (b *Broker) client(variable string, getenv func(string) string) (cfg mqttc.
 // floorBytes is the free space below which intake stops.
 const floorBytes = 32 << 20
 
+// opener opens the source; its credentials are read now.
+func (c *Config) opener(clock signal.Clock, getenv func(string) string) (source.Opener, error) {
+	switch s := &c.Source; {
+	case s.Sparkplug != nil:
+		open, err := s.Sparkplug.opener(c.Edge, clock, getenv)
+		if err != nil {
+			return nil, fmt.Errorf("source.sparkplug.mqtt: %w", err)
+		}
+		return open, nil
+	case s.Files != nil:
+		return s.Files.opener(c.Edge, clock), nil
+	}
+	down, err := c.Source.MQTT.client(VariableSource, getenv)
+	if err != nil {
+		return nil, fmt.Errorf("source.mqtt: %w", err)
+	}
+	return mqttin.Opener(mqttin.Options{
+		MQTT: down, ClientID: c.Source.ClientID, Site: c.Edge.Group, Map: c.Map, Clock: clock, SilentAfter: seconds(c.Source.SilentAfterSeconds),
+	}), nil
+}
+
+// broker is the plant's own, nil if the source has none.
+func (s *Source) broker(getenv func(string) string) (*mqttc.Config, error) {
+	b := &s.MQTT
+	switch {
+	case s.Sparkplug != nil:
+		b = &s.Sparkplug.MQTT
+	case s.Files != nil:
+		return nil, nil
+	}
+	cfg, err := b.client(VariableSource, getenv)
+	if err != nil {
+		return nil, fmt.Errorf("source's broker: %w", err)
+	}
+	return &cfg, nil
+}
+
 // Options are those of the edge's agent in a directory of its own. Credentials are
 // read now.
 func (c *Config) Options(dir string, clock signal.Clock, getenv func(string) string, log *slog.Logger) (o edge.Options, err error) {
@@ -224,18 +273,21 @@ func (c *Config) Options(dir string, clock signal.Clock, getenv func(string) str
 	if err != nil {
 		return o, fmt.Errorf("mqtt: %w", err)
 	}
-	down, err := c.Source.MQTT.client(VariableSource, getenv)
+	open, err := c.opener(clock, getenv)
 	if err != nil {
-		return o, fmt.Errorf("source.mqtt: %w", err)
+		return o, err
 	}
-	open := mqttin.Opener(mqttin.Options{
-		MQTT: down, ClientID: c.Source.ClientID, Site: c.Edge.Group, Map: c.Map, Clock: clock,
-		SilentAfter: time.Duration(c.Source.SilentAfterSeconds * float64(time.Second)),
-	})
+	if open, err = c.Clock.over(open, c.Edge, dir); err != nil {
+		return o, fmt.Errorf("clock: %w", err)
+	}
+	alarms, err := c.Source.broker(getenv)
+	if err != nil {
+		return o, err
+	}
 	return edge.Options{
 		Dir: dir, Group: c.Edge.Group, Node: c.Edge.Node, Open: open, Filter: c.Filter, Vibration: c.Waves, Clock: clock, MQTT: up, Log: log,
 		RingBytes: c.Ring.MegaBytes << 20, RingAge: time.Duration(c.Ring.Hours * float64(time.Hour)), QuotaBytes: c.Outbox.MegaBytes << 20,
-		FloorBytes: floorBytes, WhenFull: c.Outbox.WhenFull, Rules: c.Local, AlarmMQTT: &down,
+		FloorBytes: floorBytes, WhenFull: c.Outbox.WhenFull, Rules: c.Local, AlarmMQTT: alarms,
 		ConfigHash: c.Hash(), ReplayShare: c.Replay.Share, ReplayBytes: c.Replay.BytesPerSecond,
 	}, nil
 }

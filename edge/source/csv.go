@@ -221,7 +221,7 @@ func (s *file) row(line string) (Chunk, error) {
 		if r.Value = parseCell(cell); r.Value.Kind == signal.Null {
 			r.Quality = signal.QualityBad
 		}
-		s.samples = append(s.samples, Sample{s.asset, signal.Telemetry, r})
+		s.samples = append(s.samples, Sample{Asset: s.asset, Class: signal.Telemetry, Reading: r})
 	}
 	if more && strings.Trim(rest, "; \t") != "" {
 		// Cells that no column names: nobody knows which cell is too many, so

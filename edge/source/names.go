@@ -87,3 +87,10 @@ func unitOf(sensor string) string {
 	}
 	return ""
 }
+
+// SensorName makes a sensor's name of a column's title: "Volume Flow RateRMS"
+// becomes volume_flow_rate_rms, and what a name may not hold %XX.
+func SensorName(title string) string { return clean(snake(title)) }
+
+// CleanName writes what a name may not hold as %XX.
+func CleanName(name string) string { return clean(name) }

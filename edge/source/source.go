@@ -15,13 +15,25 @@ type Sample struct {
 	Asset   signal.Asset
 	Class   signal.Class
 	Reading signal.Reading
+	// Arrived says that the source gave no time: the reading's is that of its
+	// arrival, by the edge's own clock.
+	Arrived bool
+}
+
+// Refusal is something that came and is no reading.
+type Refusal struct {
+	Source string // the source's kind
+	From   string // a topic of the plant's broker, or file:line
+	Reason string
+	Bytes  []byte // as they came
 }
 
 // Chunk is what a source delivers at once.
 type Chunk struct {
 	// Time is the plant's time at which the chunk happens: its newest event time.
 	Time    time.Time
-	Samples []Sample // valid until the next call of Next
+	Samples []Sample  // valid until the next call of Next
+	Refused []Refusal // the same
 }
 
 // Source delivers readings. Its methods are called from one goroutine.

@@ -95,7 +95,7 @@ func TestRows(t *testing.T) {
 		if v.Kind == signal.Null {
 			q = signal.QualityBad
 		}
-		return Sample{"skab/valve1/0", signal.Telemetry, signal.Reading{
+		return Sample{Asset: "skab/valve1/0", Class: signal.Telemetry, Reading: signal.Reading{
 			Sensor: sensor, EventTime: at, AliveAt: at, Value: v, Unit: unit, Quality: q, Rescued: rescued,
 		}}
 	}

@@ -21,7 +21,7 @@ import (
 func TestCountersAreDescribed(t *testing.T) {
 	// The lake names the station with each counter; elsewhere the folder is one.
 	const lake = "lake/pipeline"
-	stationOf := map[string]string{"edge": "edge", "edge/source": "edge", "edge/source/mqttin": "edge", "spine/broker": "broker", "spine/bridge": "bridge", "spine/log": "spine", lake: "", "predict": "predict"}
+	stationOf := map[string]string{"edge": "edge", "edge/source": "edge", "edge/source/mqttin": "edge", "edge/source/sparkplugin": "edge", "edge/source/files": "edge", "edge/source/ownclock": "edge", "spine/broker": "broker", "spine/bridge": "bridge", "spine/log": "spine", lake: "", "predict": "predict"}
 	name := regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 	tr := readTree(t)
 	want := map[string]bool{}

@@ -137,6 +137,25 @@ func (b *Bridge) deadLetter(ctx context.Context, in *inbound, m mqttc.Message, t
 	b.start(ctx, j)
 }
 
+// produceRefused makes a dead letter of what a source of the edge refused: the
+// bytes as they came to it.
+func (b *Bridge) produceRefused(ctx context.Context, in *inbound, m mqttc.Message, t sparkplug.Topic, batch *signal.Batch, ack *ackKey) {
+	r, err := record.ParseRefusal(batch)
+	if err != nil {
+		b.deadLetter(ctx, in, m, t, sparkplug.Result{Reason: err.Error(), Origin: batch.Origin}, len(batch.Readings))
+		return
+	}
+	h := append(headers(r.Headers()), headers(record.Headers(batch))...)
+	h = append(h, kafkac.Header{Key: HeaderReadings, Value: []byte("1")})
+	if r.Cut > 0 {
+		h = append(h, kafkac.Header{Key: HeaderCut, Value: strconv.AppendInt(nil, r.Cut, 10)})
+	}
+	b.start(ctx, &job{
+		record: kafkac.Record{Topic: record.TopicDeadletter, Key: []byte(t.EdgeID()), Value: r.Bytes, Headers: h},
+		in:     in, ack: ack, seq: batch.Seq,
+	})
+}
+
 func headers(in []record.Header) []kafkac.Header {
 	out := make([]kafkac.Header, len(in))
 	for i, h := range in {

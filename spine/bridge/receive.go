@@ -178,6 +178,10 @@ func (b *Bridge) take(ctx context.Context, in *inbound, m mqttc.Message, topic s
 			continue
 		}
 		key := ackKey{n.group, n.edge, batch.Boot}
+		if _, class := batch.Stream.Split(); class == signal.Refused {
+			b.produceRefused(ctx, in, m, topic, batch, &key)
+			continue
+		}
 		b.produceBatch(ctx, in, batch, &key, batch.Seq)
 	}
 }

@@ -39,8 +39,12 @@ type Letter struct {
 	N         string    `json:"n,omitempty"`
 	Readings  int64     `json:"readings,omitempty"`
 	Cut       int64     `json:"cut,omitempty"` // size before it was cut
-	Bytes     int       `json:"bytes"`
-	Closed    bool      `json:"closed"`
+	// Source is the kind of an edge's source that refused it, "" of what the bridge
+	// did; Uncarried is how many the edge had refused before it and only counted.
+	Source    string `json:"source,omitempty"`
+	Uncarried int64  `json:"uncarried,omitempty"`
+	Bytes     int    `json:"bytes"`
+	Closed    bool   `json:"closed"`
 
 	record kafkac.Record
 }
@@ -125,7 +129,8 @@ func parse(r kafkac.Record, keep int) Letter {
 	l := Letter{
 		Partition: r.Partition, Offset: r.Offset, Time: r.Timestamp.UTC(), Reason: text(record.HeaderReason), Topic: text(record.HeaderTopic),
 		Edge: text(record.HeaderEdge), Boot: text(record.HeaderBoot), Stream: text(record.HeaderStream), N: text(record.HeaderN),
-		Readings: number(bridge.HeaderReadings), Cut: number(bridge.HeaderCut), Bytes: len(r.Value), record: r,
+		Readings: number(bridge.HeaderReadings), Cut: number(bridge.HeaderCut),
+		Source: text(record.HeaderSource), Uncarried: number(record.HeaderUncarried), Bytes: len(r.Value), record: r,
 	}
 	if len(r.Value) > keep {
 		l.record.Value = nil
@@ -138,6 +143,8 @@ func (l Letter) Refusal() string {
 	switch {
 	case l.Closed:
 		return "it was retried already"
+	case l.Source != "":
+		return "a source of edge " + l.Edge + " refused it: mend its sender or the edge's configuration, and have it sent there again"
 	case l.Cut > 0:
 		return "only its beginning was kept"
 	case l.ofKafka():

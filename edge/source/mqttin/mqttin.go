@@ -29,6 +29,7 @@ const maxChunk = 512
 const (
 	minPause = 250 * time.Millisecond
 	maxPause = 15 * time.Second
+	farewell = time.Second
 )
 
 // Options say where the broker is and what is read there.
@@ -65,6 +66,7 @@ func Opener(o Options) source.Opener {
 // item is a message that the edge has not committed.
 type item struct {
 	message plain.Message
+	refused *source.Refusal // it is no reading
 	ack     func()
 }
 
@@ -77,6 +79,7 @@ type subscriber struct {
 
 	// Of the goroutine that calls Next.
 	samples []source.Sample
+	refused []source.Refusal
 	read    []func() // acknowledgements of the chunk that Next returned
 	taken   []func() // of those that were taken since the last Mark
 
@@ -113,7 +116,8 @@ func (s *subscriber) run(ctx context.Context) {
 }
 
 func (s *subscriber) session(ctx context.Context) (connected bool, err error) {
-	ctx, stop := context.WithCancel(ctx)
+	outer := ctx
+	ctx, stop := context.WithCancel(outer)
 	defer stop()
 	heard := make(chan struct{}, 1)
 	cfg := s.opt.MQTT
@@ -131,8 +135,15 @@ func (s *subscriber) session(ctx context.Context) (connected bool, err error) {
 	}
 	defer func() {
 		stop()
-		conn.Abort()
-		<-conn.Done()
+		if outer.Err() != nil {
+			// Acknowledgements that wait for the socket go out.
+			ctx, cancel := context.WithTimeout(context.Background(), farewell)
+			defer cancel()
+			_ = conn.Close(ctx)
+		} else {
+			conn.Abort()
+			<-conn.Done()
+		}
 		s.count(func() { s.counts.connected = 0 })
 	}()
 	filters := map[string]byte{}
@@ -176,15 +187,19 @@ func (s *subscriber) receive(ctx context.Context, m mqttc.Message) {
 			err = fmt.Errorf("it is of site %s; this edge is of %s", site, s.opt.Site)
 		}
 	}
+	it := item{message: msg, ack: m.Ack}
 	if err != nil {
-		s.count(func() { s.counts.refused++ })
 		s.log.Warn("a message of the MQTT source is refused", "topic", m.Topic, "cause", err)
-		m.Ack()
-		return
+		it = item{ack: m.Ack, refused: &source.Refusal{Source: "mqtt", From: m.Topic, Reason: err.Error(), Bytes: m.Payload}}
 	}
 	select {
-	case s.queue <- item{msg, m.Ack}:
-		s.count(func() { s.counts.messages++ })
+	case s.queue <- it:
+		s.count(func() {
+			s.counts.messages++
+			if err != nil {
+				s.counts.refused++
+			}
+		})
 	case <-ctx.Done():
 	}
 }
@@ -192,14 +207,14 @@ func (s *subscriber) receive(ctx context.Context, m mqttc.Message) {
 // Next returns what has come.
 func (s *subscriber) Next(ctx context.Context) (source.Chunk, error) {
 	s.Take()
-	s.samples = s.samples[:0]
+	s.samples, s.refused = s.samples[:0], s.refused[:0]
 	select {
 	case it := <-s.queue:
 		s.put(it)
 	case <-ctx.Done():
 		return source.Chunk{}, ctx.Err()
 	}
-	for len(s.samples) < maxChunk {
+	for len(s.samples)+len(s.refused) < maxChunk {
 		select {
 		case it := <-s.queue:
 			s.put(it)
@@ -208,11 +223,16 @@ func (s *subscriber) Next(ctx context.Context) (source.Chunk, error) {
 		}
 		break
 	}
-	return source.Chunk{Time: s.opt.Clock.Now(), Samples: s.samples}, nil
+	return source.Chunk{Time: s.opt.Clock.Now(), Samples: s.samples, Refused: s.refused}, nil
 }
 
 func (s *subscriber) put(it item) {
-	s.samples = append(s.samples, source.Sample{Asset: it.message.Asset, Class: it.message.Class, Reading: it.message.Reading})
+	if it.refused != nil {
+		s.refused = append(s.refused, *it.refused)
+	} else {
+		m := &it.message
+		s.samples = append(s.samples, source.Sample{Asset: m.Asset, Class: m.Class, Reading: m.Reading, Arrived: m.Arrived})
+	}
 	s.read = append(s.read, it.ack)
 }
 

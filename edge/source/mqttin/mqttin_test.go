@@ -77,6 +77,65 @@ func publish(t *testing.T, c *mqttc.Conn, topic string, qos byte, payload string
 	}
 }
 
+// What is refused goes on with its bytes and the reason, and the broker keeps it
+// until the outbox has it. A time that the payload does not give is the edge's.
+func TestRefusalsAreHandedOn(t *testing.T) {
+	addr, plc := broker(t)
+	s := open(t, addr)
+	harness.Eventually(t, 20*time.Second, "the source is connected", func() bool { return figure(s, "source_connected_now") == 1 })
+	publish(t, plc, "plant/paris/mill/p/a", 1, "4")
+	publish(t, plc, "plant/lyon/mill/p/a", 1, "\xff hot")
+	publish(t, plc, "plant/lyon/mill/p/b", 1, `{"ts": 1600000000000, "value": 1}`)
+	publish(t, plc, "plant/lyon/mill/p/c", 1, "1")
+	next := func(s source.Source) (refused map[string]string, arrived map[string]bool) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		refused, arrived = map[string]string{}, map[string]bool{}
+		for len(refused) < 2 || len(arrived) < 2 {
+			c, err := s.Next(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range c.Refused {
+				refused[r.Source+" "+r.From+" "+string(r.Bytes)] = r.Reason
+			}
+			for _, x := range c.Samples {
+				arrived[x.Reading.Sensor] = x.Arrived
+			}
+		}
+		return refused, arrived
+	}
+	want := map[string]string{
+		"mqtt plant/paris/mill/p/a 4":       "it is of site paris; this edge is of lyon",
+		"mqtt plant/lyon/mill/p/a \xff hot": "the payload \"\\xff hot\" is neither a number nor a JSON object",
+	}
+	for _, commit := range []bool{false, true} {
+		refused, arrived := next(s)
+		if d := cmp.Diff(want, refused) + cmp.Diff(map[string]bool{"b": false, "c": true}, arrived); d != "" {
+			t.Error(d)
+		}
+		if commit {
+			s.Take()
+			s.(source.Confirmer).Mark()()
+			publish(t, plc, "plant/lyon/mill/p/z", 1, "9") // the acknowledgements are gone before it is here
+			take(t, s, 1)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, addr)
+	}
+	if d := cmp.Diff([]string{"lyon/mill/p/z=9"}, take(t, s, 1)); d != "" {
+		t.Error(d)
+	}
+	if n := figure(s, "source_refused"); n != 0 {
+		t.Errorf("%d came again", n)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // The broker keeps what of QoS 1 was not committed, over a restart of the edge;
 // what was is not sent again. What fits nothing is counted and let go.
 func TestBrokerKeepsWhatIsNotCommitted(t *testing.T) {
