@@ -13,6 +13,7 @@ HEADRACE_DATA ?= $(abspath ../shared/data)
 export HEADRACE_DATA
 
 UP_ARGS ?=
+BENCH_ARGS ?=
 TEST_FLAGS ?= -timeout=20m
 FUZZ_TIME ?= 5s
 
@@ -60,7 +61,10 @@ fuzz-smoke: ## every fuzz target for FUZZ_TIME (5 s)
 soak: packages ## kill -9 again and again, twenty plants, a plant day (HEADRACE_SEED repeats a run)
 	HEADRACE_SOAK=1 go test ./test/e2e -run 'TestKillNine|TestPlantBecomesOneOrder|TestHealthyPlantIsQuiet' -count=1 -v -timeout=3h
 
-test-spark bench: ## not there yet: they say so and fail
+bench: build ## samples per core, bytes and allocations of the edge, against their goals (BENCH_ARGS="--output json")
+	bin/headrace bench edge $(BENCH_ARGS)
+
+test-spark: ## not there yet: they say so and fail
 	@echo "make $@: there is no such suite yet"; exit 2
 
 ##@ Check

@@ -26,6 +26,7 @@ type cli struct {
 	Deadletter deadletterCmd `cmd:"" help:"Look at messages that fit nothing, and try them again."`
 	SQL        sqlCmd        `cmd:"" name:"sql" help:"Query the tables of a data directory."`
 	Doctor     doctorCmd     `cmd:"" help:"Check this machine: ports, disk, clock, file limits."`
+	Bench      benchCmd      `cmd:"" help:"Measure a station on this machine against its goals."`
 	Version    versionCmd    `cmd:"" help:"Print the version of this binary."`
 }
 

@@ -19,9 +19,9 @@ func ranks() map[string]int {
 		"record": 1, "sparkplug": 1, "plain": 1, "internal": 1, "ui": 1,
 		"edge": 2, "spine": 2, "lake": 2, "twin": 2,
 		"predict": 3, "plant": 3,
-		"server": 4,
+		"server": 4, "bench": 4,
 		"cmd":    5,
-		"test":   6, "examples": 6, "bench": 6,
+		"test":   6, "examples": 6,
 	}
 }
 
