@@ -45,7 +45,7 @@ type EdgeOptions struct {
 // load is the input of one run: a source that has its packets made before.
 type load struct {
 	asset   []string
-	decode  *plain.Set
+	decode  *plain.Reader
 	packets []packet
 	block   []byte // of vibration, encoded
 	wave    int    // samples in block
@@ -77,7 +77,7 @@ func slowLoad(total int) (*load, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &load{decode: set, total: total, step: 1_000_000}
+	l := &load{decode: set.Reader(), total: total, step: 1_000_000}
 	for i := range slowSensors {
 		l.packets = append(l.packets, packet{fmt.Sprintf("in/bench/line/m%03d/temperature%02d", i/perAsset, i%perAsset), 40 + float64(i%17)})
 	}
