@@ -39,7 +39,7 @@ func quick(r *signal.Reading, p []byte, format timeFormat, said string) bool {
 		case "value":
 			ok = raw[0] != '"' && once(0) && setValue(&v, raw)
 		case "ts":
-			ok = raw[0] != '"' && once(1) && setTime(&v, raw, format)
+			ok = raw[0] != '"' && once(1) && (millis(&v, raw, format) || setTime(&v, raw, format))
 		case "unit":
 			if ok = raw[0] == '"' && len(raw) <= 66 && once(2); ok {
 				if raw = raw[1 : len(raw)-1]; string(raw) == said {
@@ -69,6 +69,22 @@ func quick(r *signal.Reading, p []byte, format timeFormat, said string) bool {
 		*r = v
 		return true
 	}
+}
+
+// millis reads the usual time: whole milliseconds of this century or two.
+func millis(r *signal.Reading, raw []byte, format timeFormat) bool {
+	if format != anyTime && format != unixMilli || len(raw) > 13 {
+		return false
+	}
+	var ms int64
+	for _, c := range raw {
+		if c < '0' || c > '9' {
+			return false
+		}
+		ms = ms*10 + int64(c-'0')
+	}
+	r.EventTime = signal.Micros(ms * 1000)
+	return ms > 0
 }
 
 // blank passes over JSON's white space.
