@@ -27,6 +27,7 @@ type cli struct {
 	SQL        sqlCmd        `cmd:"" name:"sql" help:"Query the tables of a data directory."`
 	Doctor     doctorCmd     `cmd:"" help:"Check this machine: ports, disk, clock, file limits."`
 	Bench      benchCmd      `cmd:"" help:"Measure a station on this machine against its goals."`
+	Plant      plantCmd      `cmd:"" help:"Weigh what leaves the simulated plant."`
 	Version    versionCmd    `cmd:"" help:"Print the version of this binary."`
 }
 
