@@ -2,6 +2,7 @@ package plain
 
 import (
 	"bytes"
+	"strconv"
 
 	"github.com/headrace/headrace/signal"
 )
@@ -37,7 +38,11 @@ func quick(r *signal.Reading, p []byte, format timeFormat, said string) bool {
 		}
 		switch string(name) {
 		case "value":
-			ok = raw[0] != '"' && once(0) && setValue(&v, raw)
+			if ok = raw[0] != '"' && len(raw) <= 64 && once(0); ok {
+				// Of what is written as a number only its range may be wrong.
+				f, _ := strconv.ParseFloat(string(raw), 64)
+				v.Value = signal.NumberValue(f)
+			}
 		case "ts":
 			ok = raw[0] != '"' && once(1) && (millis(&v, raw, format) || setTime(&v, raw, format))
 		case "unit":
