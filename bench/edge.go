@@ -44,7 +44,6 @@ type EdgeOptions struct {
 
 // load is the input of one run: a source that has its packets made before.
 type load struct {
-	asset   []string
 	decode  *plain.Reader
 	packets []packet
 	block   []byte // of vibration, encoded

@@ -20,8 +20,8 @@ func ranks() map[string]int {
 		"edge": 2, "spine": 2, "lake": 2, "twin": 2,
 		"predict": 3, "plant": 3,
 		"server": 4, "bench": 4,
-		"cmd":    5,
-		"test":   6, "examples": 6,
+		"cmd":  5,
+		"test": 6, "examples": 6,
 	}
 }
 
