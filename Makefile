@@ -13,6 +13,7 @@ HEADRACE_DATA ?= $(abspath ../shared/data)
 export HEADRACE_DATA
 
 UP_ARGS ?=
+BENCH_ARGS ?=
 TEST_FLAGS ?= -timeout=20m
 FUZZ_TIME ?= 5s
 
@@ -62,7 +63,10 @@ soak: packages ## half an hour of silent networks, six hours offline, kill -9 ag
 	HEADRACE_SOAK=1 go test ./test/e2e -run 'TestKillNine|TestEdgeKillNine|TestPlantBecomesOneOrder|TestHealthyPlantIsQuiet' -count=1 -v -timeout=3h
 	HEADRACE_SOAK=1 go test ./edge/outbox -run TestSixHoursOffline -count=1 -v -timeout=1h
 
-test-spark bench: ## not there yet: they say so and fail
+bench: build ## samples per core, bytes and allocations of the edge, against their goals (BENCH_ARGS="--output json")
+	bin/headrace bench edge $(BENCH_ARGS)
+
+test-spark: ## not there yet: they say so and fail
 	@echo "make $@: there is no such suite yet"; exit 2
 
 ##@ Check

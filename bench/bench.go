@@ -1,8 +1,3 @@
-// Package bench measures Headrace on the machine it runs on, the rival beside it:
-// what `headrace bench NAME` prints. Load generators run in the measuring process,
-// what is measured in processes of its own, so that time and memory are told apart.
-//
-// It proves nothing about what is right; tests do. A loss is a result like any other.
 package bench
 
 import (
@@ -235,6 +230,16 @@ func (p *process) rss() (now, peak float64) {
 		}
 	}
 	return now, peak
+}
+
+// cpuTime is what this process has used of all cores. Unlike wall time it is
+// not stretched by what else the machine does.
+func cpuTime() (time.Duration, error) {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0, fmt.Errorf("reading the process's CPU time: %w", err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
 // percentile of durations, which it sorts; p from 0 to 1.

@@ -146,6 +146,8 @@ type packer struct {
 	seen     []outbox.Progress
 	streams  map[streamKey]int // place in messages and seen
 	moved    bool              // the source went on: its position must be kept
+	latest   streamKey         // what was looked up last, as samples of an asset come together
+	place    int               // where that stands; good while streams is not empty
 	taken    int               // readings
 	derived  int               // of waveforms
 	samples  uint64
@@ -287,6 +289,9 @@ func (p *packer) addReading(s *source.Sample) error {
 // message is the place of a stream's message in the pack.
 func (p *packer) message(asset signal.Asset, class signal.Class) int {
 	key := streamKey{asset, class}
+	if len(p.streams) > 0 && key == p.latest && class != signal.Raw {
+		return p.place
+	}
 	k, ok := p.streams[key]
 	if !ok {
 		k = len(p.messages)
@@ -295,6 +300,7 @@ func (p *packer) message(asset signal.Asset, class signal.Class) int {
 		p.messages = append(p.messages, signal.Batch{Origin: signal.Origin{Stream: stream, Config: p.a.opt.config()}})
 		p.seen = append(p.seen, outbox.Progress{Stream: stream})
 	}
+	p.latest, p.place = key, k
 	return k
 }
 

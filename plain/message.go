@@ -35,9 +35,34 @@ var ErrNoRule = errors.New("no prefix or rule fits the topic")
 // arrived, and cannot be told from its repeat. A value that no column takes is in
 // Rescued, with the fields that are not known; an error tells what fits nothing.
 func (s *Set) Read(topic string, payload []byte, arrived signal.Micros) (m Message, err error) {
-	if len(payload) > MaxPayload {
-		return m, fmt.Errorf("the payload has %d bytes, more than %d", len(payload), MaxPayload)
+	if err := checkSize(payload); err != nil {
+		return m, err
 	}
+	p, err := s.place(topic)
+	if err != nil {
+		return m, err
+	}
+	return p.read(payload, arrived)
+}
+
+func checkSize(payload []byte) error {
+	if len(payload) > MaxPayload {
+		return fmt.Errorf("the payload has %d bytes, more than %d", len(payload), MaxPayload)
+	}
+	return nil
+}
+
+// place is what a topic says, whatever its payload.
+type place struct {
+	rule   *rule // nil for the documented topics
+	asset  signal.Asset
+	sensor string
+	class  signal.Class
+	unit   string // of what says none
+	said   string // the unit that the payload before has said
+}
+
+func (s *Set) place(topic string) (place, error) {
 	for i := range s.rules {
 		r := &s.rules[i]
 		names, ok := r.match(topic)
@@ -46,28 +71,37 @@ func (s *Set) Read(topic string, payload []byte, arrived signal.Micros) (m Messa
 		}
 		path, err := r.build(names)
 		if err != nil {
-			return m, err
+			return place{}, err
 		}
-		m.Asset, m.Class = path.Asset(), r.class
-		m.Reading = signal.Reading{Sensor: path.Sensor(), Unit: r.UnitIs, Quality: signal.QualityGood}
-		if r.Value == "" {
-			err = document(&m.Reading, payload, r.time)
-		} else {
-			err = r.pick(&m.Reading, payload)
-		}
-		return m, finish(&m, arrived, err)
+		return place{rule: r, asset: path.Asset(), sensor: path.Sensor(), class: r.class, unit: r.UnitIs}, nil
 	}
 	rest, ok := strings.CutPrefix(topic, s.cfg.Prefix+"/")
 	if s.cfg.Prefix == "" || !ok {
-		return m, ErrNoRule
+		return place{}, ErrNoRule
 	}
 	path, err := signal.ParsePath(rest)
 	if err != nil {
-		return m, err
+		return place{}, err
 	}
-	m.Asset, m.Class = path.Asset(), signal.Telemetry
-	m.Reading = signal.Reading{Sensor: path.Sensor(), Quality: signal.QualityGood}
-	return m, finish(&m, arrived, document(&m.Reading, payload, anyTime))
+	return place{asset: path.Asset(), sensor: path.Sensor(), class: signal.Telemetry}, nil
+}
+
+func (p *place) read(payload []byte, arrived signal.Micros) (Message, error) {
+	m := Message{Asset: p.asset, Class: p.class, Reading: signal.Reading{Sensor: p.sensor, Unit: p.unit, Quality: signal.QualityGood}}
+	format := anyTime
+	if p.rule != nil {
+		format = p.rule.time
+	}
+	var err error
+	switch {
+	case p.rule != nil && p.rule.Value != "":
+		err = p.rule.pick(&m.Reading, payload)
+	case quick(&m.Reading, payload, format, p.said):
+		p.said = m.Reading.Unit
+	default:
+		err = document(&m.Reading, payload, format)
+	}
+	return m, finish(&m, arrived, err)
 }
 
 // Place is where the rules put what comes under a topic.
@@ -355,6 +389,20 @@ const (
 	unixNano
 )
 
+// micros is how many microseconds a count has.
+func (f timeFormat) micros() float64 {
+	switch f {
+	case unixSeconds:
+		return 1e6
+	case unixMicro:
+		return 1
+	case unixNano:
+		return 1e-3
+	default:
+		return 1e3
+	}
+}
+
 func parseTimeFormat(s string) (timeFormat, error) {
 	switch s {
 	case "":
@@ -395,7 +443,7 @@ func setTime(r *signal.Reading, raw json.RawMessage, format timeFormat) bool {
 	if !ok || math.IsNaN(v) || math.IsInf(v, 0) {
 		return false
 	}
-	unit := map[timeFormat]float64{anyTime: 1e3, unixSeconds: 1e6, unixMilli: 1e3, unixMicro: 1, unixNano: 1e-3}[format]
+	unit := format.micros()
 	if i, err := strconv.ParseInt(string(raw), 10, 64); err == nil && unit >= 1 && math.Abs(v)*unit < 1<<62 {
 		return put(r, time.UnixMicro(i*int64(unit)))
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/pprof"
 
 	"github.com/headrace/headrace/bench"
@@ -12,6 +13,7 @@ import (
 )
 
 type benchCmd struct {
+	Edge  benchEdgeCmd  `cmd:"" help:"Samples per core of an edge with everything on, bytes on disk, allocations."`
 	Spine benchSpineCmd `cmd:"" help:"From a publisher through broker and bridge to Kafka, beside Mosquitto and a bare loop."`
 	Fleet benchFleetCmd `cmd:"" help:"100,000 sensors at one broker and one bridge, and back after the broker was killed."`
 	Loop  benchLoopCmd  `cmd:"" hidden:"" help:"The rival's bridge."`
@@ -63,6 +65,26 @@ func printReport(e *verb.Env, r *bench.Report, err error, output string) error {
 		err = verb.ErrFound
 	}
 	return err
+}
+
+type benchEdgeCmd struct {
+	Slow   int    `help:"Slow samples to take." default:"4000000"`
+	Waves  int    `help:"Vibration samples to take." default:"40000000"`
+	Dir    string `help:"Folder for the edge's files; a new temporary one without." type:"path"`
+	Output string `help:"Form of the answer: text or json." enum:"text,json" default:"text"`
+}
+
+// Help shows an example.
+func (benchEdgeCmd) Help() string {
+	return "A missed goal is reported with the path of a CPU profile, and ends the verb with code 1.\n\nExample:\n  headrace bench edge --output json"
+}
+
+// Run measures the edge.
+func (c benchEdgeCmd) Run(ctx context.Context, e *verb.Env) error {
+	r, err := bench.Edge(ctx, bench.EdgeOptions{
+		Dir: c.Dir, Slow: c.Slow, Waves: c.Waves, ProfilePath: filepath.Join(os.TempDir(), fmt.Sprintf("headrace-bench-edge-%d.pprof", os.Getpid())),
+	})
+	return printReport(e, &r, err, c.Output)
 }
 
 type benchFleetCmd struct {

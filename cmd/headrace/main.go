@@ -27,8 +27,9 @@ type cli struct {
 	Spine      spineCmd      `cmd:"" help:"Look at Kafka: what lies there, and how far the tables are."`
 	Deadletter deadletterCmd `cmd:"" help:"Look at messages that fit nothing, and try them again."`
 	SQL        sqlCmd        `cmd:"" name:"sql" help:"Query the tables of a data directory."`
-	Bench      benchCmd      `cmd:"" help:"Measure this machine's figures."`
 	Doctor     doctorCmd     `cmd:"" help:"Check this machine: ports, disk, clock, file limits."`
+	Bench      benchCmd      `cmd:"" help:"Measure a station on this machine against its goals."`
+	Plant      plantCmd      `cmd:"" help:"Weigh what leaves the simulated plant."`
 	Version    versionCmd    `cmd:"" help:"Print the version of this binary."`
 }
 

@@ -246,3 +246,30 @@ func Packet(topic string, payload int) int {
 		}
 	}
 }
+
+// RawBytes is what the values of one sensor take as a converter of 16 bits over
+// [low, high] says them, under zstd in the meter's blocks.
+func RawBytes(values []float64, low, high float64) int64 {
+	m := NewMeter()
+	var n int64
+	for len(values) > 0 {
+		block := values[:min(len(values), blockValues)]
+		values = values[len(block):]
+		m.counts = m.counts[:0]
+		for _, v := range block {
+			part := max(0, min(1, (v-low)/(high-low)))
+			m.counts = binary.LittleEndian.AppendUint16(m.counts, uint16(math.Round(part*math.MaxUint16)))
+		}
+		n += m.zipped(m.counts)
+	}
+	return n
+}
+
+// RawWave is what a block of samples takes the same way.
+func (m *Meter) RawWave(r *signal.Reading) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var f Figures
+	m.takenWave(&f, r)
+	return f.Raw
+}

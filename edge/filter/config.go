@@ -224,3 +224,12 @@ func (s *Set) rule(sensor, unit string) *Rule {
 	}
 	return nil
 }
+
+// Span is the range that a sensor's rule gives it.
+func (s *Set) Span(sensor, unit string) (low, high float64, ok bool) {
+	r := s.rule(sensor, unit)
+	if r == nil || !(r.SpanHigh > r.SpanLow) {
+		return 0, 0, false
+	}
+	return r.SpanLow, r.SpanHigh, true
+}

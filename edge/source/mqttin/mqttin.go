@@ -122,12 +122,13 @@ func (s *subscriber) session(ctx context.Context) (connected bool, err error) {
 	heard := make(chan struct{}, 1)
 	cfg := s.opt.MQTT
 	cfg.ClientID, cfg.CleanSession = s.opt.ClientID, false
+	reader := s.opt.Map.Reader() // of this connection's goroutine
 	cfg.OnMessage = func(m mqttc.Message) {
 		select {
 		case heard <- struct{}{}:
 		default:
 		}
-		s.receive(ctx, m)
+		s.receive(ctx, reader, m)
 	}
 	conn, err := mqttc.Connect(ctx, cfg)
 	if err != nil {
@@ -176,12 +177,12 @@ func (s *subscriber) session(ctx context.Context) (connected bool, err error) {
 }
 
 // receive queues a message, and waits for room until the session ends.
-func (s *subscriber) receive(ctx context.Context, m mqttc.Message) {
+func (s *subscriber) receive(ctx context.Context, reader *plain.Reader, m mqttc.Message) {
 	if m.Retained {
 		m.Ack()
 		return // it comes from another time, which it may not tell
 	}
-	msg, err := s.opt.Map.Read(m.Topic, m.Payload, signal.MicrosOf(s.opt.Clock.Now()))
+	msg, err := reader.Read(m.Topic, m.Payload, signal.MicrosOf(s.opt.Clock.Now()))
 	if err == nil {
 		if site, _, _ := msg.Asset.Split(); site != s.opt.Site {
 			err = fmt.Errorf("it is of site %s; this edge is of %s", site, s.opt.Site)
