@@ -60,7 +60,8 @@ fuzz-smoke: ## every fuzz target for FUZZ_TIME (5 s)
 
 soak: packages ## half an hour of silent networks, six hours offline, kill -9 again and again, twenty plants, a plant day (HEADRACE_SEED repeats a run)
 	HEADRACE_SOAK=1 go test ./test/silent -count=1 -v -timeout=2h
-	HEADRACE_SOAK=1 go test ./test/e2e -run 'TestKillNine|TestEdgeKillNine|TestPlantBecomesOneOrder|TestHealthyPlantIsQuiet' -count=1 -v -timeout=3h
+	HEADRACE_SOAK=1 go test ./test/e2e -run 'TestKillNine|TestEdgeKillNine|TestSpineKills|TestPlantBecomesOneOrder|TestHealthyPlantIsQuiet' -count=1 -v -timeout=3h
+	HEADRACE_SOAK=1 go test ./test/kafka -run 'TestWayOverEveryKafka/Apache_Kafka_killed' -count=1 -v -timeout=2h
 	HEADRACE_SOAK=1 go test ./edge/outbox -run TestSixHoursOffline -count=1 -v -timeout=1h
 
 bench: build ## samples per core, bytes and allocations of the edge, against their goals (BENCH_ARGS="--output json")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -24,6 +25,7 @@ type spine struct {
 	config  kafkac.Config // how the test does
 	disturb func()        // what goes wrong under load
 	outside bool          // not ours: Headrace made the topics
+	times   int           // that it goes wrong; 0 is once
 }
 
 // The same body over each Kafka. What they do not have in common stands in
@@ -37,7 +39,7 @@ func TestWayOverEveryKafka(t *testing.T) {
 		{"embedded killed", func(t *testing.T) spine { return embedded(t, bin) }},
 		{"Apache Kafka killed", func(t *testing.T) spine {
 			c := kafka.Start(t, kafka.Options{})
-			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses()}, func() { c.Kill(0); c.Restart(t, 0) }, true}
+			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses()}, func() { c.Kill(0); c.Restart(t, 0) }, true, kills()}
 		}},
 		{"Apache Kafka SASL TLS", func(t *testing.T) spine {
 			c := kafka.Start(t, kafka.Options{Secure: true})
@@ -46,7 +48,7 @@ func TestWayOverEveryKafka(t *testing.T) {
 				t.Fatal(err)
 			}
 			login := &kafkac.SASL{Mechanism: "SCRAM-SHA-512", User: kafka.User, Password: kafka.Password}
-			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses(), TLS: tls, SASL: login}, func() {}, true}
+			return spine{c.Flags(), kafkac.Config{Brokers: c.Addresses(), TLS: tls, SASL: login}, func() {}, true, 0}
 		}},
 		{"one of three killed", func(t *testing.T) spine {
 			c := kafka.Start(t, kafka.Options{Brokers: 3})
@@ -54,11 +56,20 @@ func TestWayOverEveryKafka(t *testing.T) {
 				one := rand.IntN(3)
 				t.Logf("broker %d dies", one+1)
 				c.Kill(one)
-			}, true}
+			}, true, 0}
 		}},
 	} {
 		t.Run(k.name, func(t *testing.T) { carried(t, bin, k.start(t)) })
 	}
+}
+
+// kills is how often Kafka is killed under load: five times, or a hundred under
+// HEADRACE_SOAK.
+func kills() int {
+	if os.Getenv("HEADRACE_SOAK") != "" {
+		return 100
+	}
+	return 5
 }
 
 // embedded is a Headrace process that is the spine alone.
@@ -70,7 +81,7 @@ func embedded(t *testing.T, bin string) spine {
 		return p, p.Ready(t, time.Minute).Kafka
 	}
 	p, addr := start("127.0.0.1:0")
-	return spine{[]string{"--kafka", addr}, kafkac.Config{Brokers: []string{addr}}, func() { p.Kill(); start(addr) }, false}
+	return spine{[]string{"--kafka", addr}, kafkac.Config{Brokers: []string{addr}}, func() { p.Kill(); start(addr) }, false, 0}
 }
 
 // carried brings recordings through bridge, Kafka and lake while Kafka is
@@ -80,7 +91,7 @@ func carried(t *testing.T, bin string, s spine) {
 	t.Helper()
 	recordings, dir := t.TempDir(), filepath.Join(t.TempDir(), "data")
 	harness.Generate(t, recordings, harness.Generated{
-		Seed: 21, Files: []string{"valve1/0", "valve1/1", "a/0", "b/1"}, Rows: 600,
+		Seed: 21, Files: []string{"valve1/0", "valve1/1", "a/0", "b/1"}, Rows: 600 * max(1, s.times),
 	})
 	cells := harness.Cells(t, recordings)
 	edge := filepath.Join(t.TempDir(), "edge")
@@ -105,13 +116,15 @@ func carried(t *testing.T, bin string, s spine) {
 		harness.Eventually(t, 2*time.Minute, what, func() bool { return harness.Stations(t, run)["bridge.records"] > from+4 })
 	}
 	moves("records reach Kafka")
-	s.disturb()
-	moves("records reach Kafka after it was disturbed")
+	for range max(1, s.times) {
+		s.disturb()
+		moves("records reach Kafka after it was disturbed")
+	}
 	p.Kill()
 
 	p, _ = centre(mqtt)
 	want := strconv.Itoa(len(cells))
-	harness.Eventually(t, 4*time.Minute, "every reading has arrived", func() bool {
+	harness.Eventually(t, time.Duration(4+max(1, s.times)/5)*time.Minute, "every reading has arrived", func() bool {
 		rows := harness.CSV(t, bin, dir, `SELECT (SELECT count(*) FROM bronze.readings), (SELECT count(*) FROM silver.readings)`)
 		return rows[0][0] == want && rows[0][1] == want
 	})
