@@ -101,6 +101,7 @@ func Spine(ctx context.Context, o SpineOptions) (*Report, error) {
 
 	r.aim("QoS 1 messages", full.rate, "/s", higher, goalMessages)
 	r.aim("QoS 1 messages lost", float64(full.lost+half.lost), "", lower, 0)
+	r.add("last QoS 1 message, behind the end", full.slowest, "s", lower)
 	r.add("CPU per QoS 1 message", full.cpu, "µs", lower)
 	r.add("p50 at 10,000/s", half.p50, "ms", lower)
 	r.aim("p99 at 10,000/s", half.p99, "ms", lower, goalLatency)
@@ -233,6 +234,7 @@ type figure struct {
 	rate     float64 // messages a second that Kafka has
 	cpu      float64 // µs of the measured processes, a message
 	lost     int64
+	slowest  float64 // s after the last was published until the last was read
 	p50, p99 float64 // ms from publish to read back from Kafka
 }
 
@@ -302,8 +304,9 @@ func (l *lane) messages(ctx context.Context, rate float64) (f figure, err error)
 	limit := int64(l.o.Seconds*200_000) + inFlight
 	sent := make([]atomic.Int64, limit) // when, in ns
 	delays := make([]time.Duration, 0, limit)
-	var published, read, doubled, last atomic.Int64
+	var published, read, inTime, doubled, last atomic.Int64
 	room := make(chan struct{}, inFlight)
+	var ending atomic.Int64
 	tailing, stop := context.WithCancel(ctx)
 	defer stop()
 	var batch signal.Batch
@@ -326,6 +329,9 @@ func (l *lane) messages(ctx context.Context, rate float64) (f figure, err error)
 		delays = append(delays, time.Duration(now.UnixNano()-at))
 		last.Store(now.UnixNano())
 		read.Add(1)
+		if until := ending.Load(); until == 0 || now.UnixNano() <= until {
+			inTime.Add(1)
+		}
 		<-room
 	})
 	if err != nil {
@@ -337,6 +343,7 @@ func (l *lane) messages(ctx context.Context, rate float64) (f figure, err error)
 	l.say("publishing for %g s%s", l.o.Seconds, map[bool]string{true: fmt.Sprintf(" at %.0f/s", rate), false: ""}[rate > 0])
 	before, begin := l.cpu(), time.Now()
 	end := begin.Add(time.Duration(l.o.Seconds * float64(time.Second)))
+	ending.Store(end.UnixNano())
 	var publishing sync.WaitGroup
 	failed := make(chan error, l.o.Publishers)
 	var next atomic.Int64
@@ -390,7 +397,7 @@ func (l *lane) messages(ctx context.Context, rate float64) (f figure, err error)
 	for deadline := time.Now().Add(drainLimit); read.Load() < published.Load() && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
-	took, cpu := time.Duration(last.Load()-begin.UnixNano()), l.cpu()-before
+	cpu := l.cpu() - before
 	stop()
 	if err := wait(); err != nil {
 		return f, err
@@ -398,8 +405,9 @@ func (l *lane) messages(ctx context.Context, rate float64) (f figure, err error)
 	if read.Load() == 0 {
 		return f, errors.New("nothing came to Kafka")
 	}
-	f.rate = float64(read.Load()) / took.Seconds()
+	f.rate = float64(inTime.Load()) / l.o.Seconds
 	f.cpu = float64(cpu.Microseconds()) / float64(read.Load())
+	f.slowest = time.Duration(last.Load() - end.UnixNano()).Seconds()
 	f.lost = published.Load() - read.Load()
 	f.p50, f.p99 = ms(percentile(delays, 0.5)), ms(percentile(delays, 0.99))
 	return f, nil

@@ -44,8 +44,9 @@ type Options struct {
 	MaxStore int64
 }
 
-// DefaultAckWait is Options.AckWait's.
-const DefaultAckWait = 30 * time.Second
+// DefaultAckWait is Options.AckWait's. At the limit of what may be unacknowledged
+// the server leaves a message to its next delivery, so it is not long.
+const DefaultAckWait = 10 * time.Second
 
 // Broker is a running broker.
 type Broker struct {

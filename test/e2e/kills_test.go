@@ -77,7 +77,7 @@ func TestSpineKills(t *testing.T) {
 		running[name].Kill()
 		again[name]()
 	}
-	// The broker sends an unacknowledged message again after 30 s.
+	// The broker sends an unacknowledged message again after 10 s.
 	stop()
 	publishing.Wait()
 	dir := filepath.Join(top, "lake")
