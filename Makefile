@@ -64,8 +64,9 @@ soak: packages ## half an hour of silent networks, six hours offline, kill -9 ag
 	HEADRACE_SOAK=1 go test ./test/kafka -run 'TestWayOverEveryKafka/Apache_Kafka_killed' -count=1 -v -timeout=2h
 	HEADRACE_SOAK=1 go test ./edge/outbox -run TestSixHoursOffline -count=1 -v -timeout=1h
 
-bench: build ## samples per core, bytes and allocations of the edge, against their goals (BENCH_ARGS="--output json")
-	bin/headrace bench edge $(BENCH_ARGS)
+bench: build ## edge, spine and fleet against their goals, the rival beside them, and the spine beside Apache Kafka (BENCH_ARGS="--output json")
+	@for name in edge spine fleet; do bin/headrace bench $$name $(BENCH_ARGS) || [ $$? = 1 ]; done
+	HEADRACE_BENCH=1 go test ./test/kafka -run TestBenchBesideKafka -count=1 -v -timeout=10m
 
 test-spark: ## not there yet: they say so and fail
 	@echo "make $@: there is no such suite yet"; exit 2

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,7 +55,10 @@ const (
 // holds: messages of QoS 1 as any client sends them, and readings packed as an edge
 // sends them; beside it Mosquitto with the shortest loop that can be written.
 func Spine(ctx context.Context, o SpineOptions) (*Report, error) {
-	r := &Report{Machine: machine(), Input: fmt.Sprintf("%d publishers on loopback, %g s a figure; broker, bridge and Kafka in one process, the load in another", o.Publishers, o.Seconds)}
+	r := &Report{Machine: machine(), Input: fmt.Sprintf("%d publishers on loopback, %g s a figure; what is embedded in one process, the load in another", o.Publishers, o.Seconds)}
+	if len(o.MQTT)+len(o.Kafka) > 0 {
+		r.Input += fmt.Sprintf("; outside: %s", strings.Join(append(slices.Clone(o.MQTT), o.Kafka...), ", "))
+	}
 	dir, err := os.MkdirTemp("", "headrace-bench-")
 	if err != nil {
 		return nil, err
