@@ -26,6 +26,7 @@ type cli struct {
 	Ledger     ledgerCmd     `cmd:"" help:"Prove that nothing was lost or doubled."`
 	Spine      spineCmd      `cmd:"" help:"Look at Kafka: what lies there, and how far the tables are."`
 	Deadletter deadletterCmd `cmd:"" help:"Look at messages that fit nothing, and try them again."`
+	Lake       lakeCmd       `cmd:"" help:"Tend the tables: history, small files, checkpoints, files that are no longer needed."`
 	SQL        sqlCmd        `cmd:"" name:"sql" help:"Query the tables of a data directory."`
 	Doctor     doctorCmd     `cmd:"" help:"Check this machine: ports, disk, clock, file limits."`
 	Bench      benchCmd      `cmd:"" help:"Measure a station on this machine against its goals."`

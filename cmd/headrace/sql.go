@@ -23,9 +23,10 @@ import (
 
 // sqlCmd runs one query over the Delta tables of a data directory.
 type sqlCmd struct {
-	Query  string `arg:"" optional:"" help:"A query in DuckDB's SQL; without one the tables are listed."`
-	Dir    string `help:"Data directory." default:"./headrace-data" type:"path"`
-	Output string `help:"Form of the answer: table, csv or json." enum:"table,csv,json" default:"table"`
+	Query  string           `arg:"" optional:"" help:"A query in DuckDB's SQL; without one the tables are listed."`
+	At     map[string]int64 `help:"Read a table at a version: silver.readings=41; see headrace lake history." placeholder:"TABLE=VERSION"`
+	Dir    string           `help:"Data directory." default:"./headrace-data" type:"path"`
+	Output string           `help:"Form of the answer: table, csv or json." enum:"table,csv,json" default:"table"`
 }
 
 const listTables = `SELECT table_schema AS "schema", table_name AS "table", count(*) AS "columns"
@@ -33,12 +34,13 @@ FROM information_schema.columns WHERE table_schema <> 'main' GROUP BY ALL ORDER 
 
 // Help shows examples.
 func (sqlCmd) Help() string {
-	return `Reads the newest version of every table; a running Headrace is not disturbed.
+	return `Reads the newest version of every table that --at does not name; a running Headrace is not disturbed.
 
 Examples:
   headrace sql
   headrace sql "SELECT path, count(*) AS n, max(event_time) FROM silver.readings GROUP BY ALL"
-  headrace sql "FROM gold.windows_1m WHERE coverage < 0.5" --output csv`
+  headrace sql "FROM gold.windows_1m WHERE coverage < 0.5" --output csv
+  headrace sql --at silver.readings=41 "SELECT count(*) FROM silver.readings"`
 }
 
 // Run runs the query and prints its rows.
@@ -65,7 +67,7 @@ func (c sqlCmd) Run(ctx context.Context, e *verb.Env) error {
 }
 
 func (c sqlCmd) query(ctx context.Context, e *verb.Env, lake string, session *duck.Session) error {
-	if err := mountLake(ctx, lake, session); err != nil {
+	if err := mountLake(ctx, lake, session, c.At); err != nil {
 		return err
 	}
 	query := c.Query
@@ -239,11 +241,11 @@ func writeTable(w io.Writer, rows *sql.Rows) error {
 }
 
 // mountLake makes every table of the lake a view of the session.
-func mountLake(ctx context.Context, lake string, session *duck.Session) error {
+func mountLake(ctx context.Context, lake string, session *duck.Session, at map[string]int64) error {
 	cat, err := catalog.Open(ctx, lake)
 	if err != nil {
 		return err
 	}
-	_, err = cat.Mount(ctx, session, nil)
+	_, err = cat.Mount(ctx, session, at)
 	return err
 }

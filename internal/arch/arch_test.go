@@ -42,6 +42,7 @@ func clients() map[string][]string {
 		"github.com/klauspost/compress":         {"record", "edge/egress", "edge/ring"},
 		"github.com/mochi-mqtt/server":          nil,
 		"github.com/nats-io/nats-server":        {"spine/broker"},
+		"github.com/parquet-go/parquet-go":      {"lake/delta"},
 		"github.com/prometheus/client_golang":   {"server"},
 		"github.com/twmb/franz-go/pkg/kadm":     {"internal/kafkac"},
 		"github.com/twmb/franz-go/pkg/kerr":     {"internal/kafkac", "spine/log"},

@@ -258,7 +258,7 @@ func (e *entry) take(w *wireLine, named map[string]string) error {
 			return err
 		}
 		e.removes = append(e.removes, &File{rows: -1, AddFile: AddFile{
-			Path: path, Size: w.Remove.Size,
+			Path: path, Size: w.Remove.Size, ModificationTime: w.Remove.DeletionTimestamp,
 			DataChange: w.Remove.DataChange, PartitionValues: decodePartition(w.Remove.PartitionValues),
 		}})
 	}

@@ -1,11 +1,13 @@
 package delta
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -69,6 +71,11 @@ func TestLogAgainstModel(t *testing.T) {
 				rt.Fatalf("version %d, %v; want %d", v, err, len(versions))
 			}
 			versions = append(versions, next)
+			if rapid.IntRange(0, 2).Draw(rt, "checkpoint") == 0 {
+				if at, err := table.Checkpoint(ctx, 0); err != nil || at != v {
+					rt.Fatalf("checkpoint of version %d, %v; want %d", at, err, v)
+				}
+			}
 		}
 		check := func(s *Snapshot, err error) {
 			if err != nil {
@@ -89,6 +96,35 @@ func TestLogAgainstModel(t *testing.T) {
 		check(two.Refresh(ctx))
 		if one.Last().Version() != int64(len(versions)-1) {
 			rt.Fatalf("newest is %d", one.Last().Version())
+		}
+		// Who comes new begins at a checkpoint; the log before it may be gone.
+		first := int64(0)
+		if rapid.Bool().Draw(rt, "clean") {
+			if _, err := two.CleanLog(ctx, -time.Hour, int64(len(versions))); err != nil {
+				rt.Fatal(err)
+			}
+			found, err := listLog(dir)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			if len(found.classic) > 0 {
+				first = found.classic[0]
+			}
+		}
+		three, err := Open(ctx, dir, Options{})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		check(three.Last(), nil)
+		for v := range versions {
+			s, err := three.SnapshotAt(ctx, int64(v))
+			if int64(v) < first {
+				if !errors.Is(err, ErrNoVersion) {
+					rt.Fatalf("version %d, which was cleaned away: %v", v, err)
+				}
+				continue
+			}
+			check(s, err)
 		}
 		if temps, _ := filepath.Glob(filepath.Join(dir, logDir, ".*.tmp")); len(temps) > 0 {
 			rt.Fatalf("left %v", temps)

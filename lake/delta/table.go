@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -96,7 +98,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Table, error) {
 	if !found.any() {
 		return nil, fmt.Errorf("opening %s: %w: it has no %s with entries", dir, ErrNotTable, logDir)
 	}
-	if err := found.checkWhole(dir); err != nil {
+	if err := errors.Join(found.checkWhole(dir), checkHint(dir)); err != nil {
 		return nil, err
 	}
 	// A directory that we may only read has nothing of ours to sweep.
@@ -175,7 +177,10 @@ func (t *Table) SnapshotAt(ctx context.Context, version int64) (*Snapshot, error
 func (t *Table) read(ctx context.Context, base *Snapshot, upTo int64) (*Snapshot, error) {
 	start := base
 	if start == nil {
-		start = &Snapshot{dir: t.dir, version: -1, changed: -1}
+		var err error
+		if start, err = t.beginning(upTo); err != nil {
+			return nil, err
+		}
 	}
 	r := newReplay(start)
 	for upTo < 0 || r.next.version < upTo {
@@ -191,13 +196,33 @@ func (t *Table) read(ctx context.Context, base *Snapshot, upTo int64) (*Snapshot
 		}
 		r.apply(e)
 	}
-	if base != nil && r.next.version == base.version {
-		return base, nil
+	if r.next.version == start.version && start.version >= 0 {
+		return start, nil
 	}
 	if r.next.version < 0 {
 		return nil, fmt.Errorf("reading the log of %s: %w: %s is missing", t.dir, ErrCorrupt, entryPath(t.dir, 0))
 	}
 	return r.finish()
+}
+
+// beginning is from where a table is read that nothing is known of: the newest
+// checkpoint up to a version (negative: the newest), or nothing.
+func (t *Table) beginning(upTo int64) (*Snapshot, error) {
+	found, err := listLog(t.dir)
+	if err != nil {
+		return nil, err
+	}
+	if upTo < 0 {
+		upTo = math.MaxInt64
+	}
+	if v, ok := found.checkpointUpTo(upTo); ok {
+		s, _, err := readCheckpoint(t.dir, v)
+		return s, err
+	}
+	if oldest, ok := found.oldest(); ok && oldest > 0 && upTo < math.MaxInt64 {
+		return nil, fmt.Errorf("reading %s at version %d: %w; the log before it was cleaned away", t.dir, upTo, ErrNoVersion)
+	}
+	return &Snapshot{dir: t.dir, version: -1, changed: -1}, nil
 }
 
 // Version is what one log entry did.
@@ -242,10 +267,34 @@ func entryPath(dir string, version int64) string {
 type logFiles struct {
 	entries    map[int64]bool
 	newest     int64
-	checkpoint string // the newest one's file name
+	classic    []int64 // versions of checkpoints in one Parquet file, ascending
+	checkpoint string  // the newest one's file name that is not of these
 }
 
-func (l logFiles) any() bool { return len(l.entries) > 0 || l.checkpoint != "" }
+func (l logFiles) any() bool {
+	return len(l.entries) > 0 || len(l.classic) > 0 || l.checkpoint != ""
+}
+
+// checkpointUpTo is the newest checkpoint of at most a version.
+func (l logFiles) checkpointUpTo(version int64) (int64, bool) {
+	for _, v := range slices.Backward(l.classic) {
+		if v <= version {
+			return v, true
+		}
+	}
+	return 0, false
+}
+
+// oldest is the first entry that is there.
+func (l logFiles) oldest() (int64, bool) {
+	first, ok := int64(0), false
+	for v := range l.entries {
+		if !ok || v < first {
+			first, ok = v, true
+		}
+	}
+	return first, ok
+}
 
 // listLog lists entries and checkpoints; other names are none of ours.
 func listLog(dir string) (logFiles, error) {
@@ -264,6 +313,11 @@ func listLog(dir string) (logFiles, error) {
 		if err != nil {
 			continue
 		}
+		if m[2] == "checkpoint.parquet" {
+			found.classic = append(found.classic, version) // names come sorted
+			found.newest = max(found.newest, version)
+			continue
+		}
 		if m[2] != "json" {
 			found.checkpoint = n.Name() // names come sorted
 			continue
@@ -275,7 +329,11 @@ func listLog(dir string) (logFiles, error) {
 
 // checkWhole finds the first entry that is missing.
 func (l logFiles) checkWhole(dir string) error {
-	for v := range l.newest + 1 {
+	first := int64(0)
+	if v, ok := l.checkpointUpTo(l.newest); ok {
+		first = v + 1
+	}
+	for v := first; v <= l.newest; v++ {
 		if l.entries[v] {
 			continue
 		}

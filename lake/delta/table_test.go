@@ -384,23 +384,25 @@ func TestOpenRefuses(t *testing.T) {
 		is    error
 		text  string
 	}{
-		"corrupt line":       {map[string]string{entryName(0): good, entryName(1): "{\"add\":{\n"}, ErrCorrupt, entryName(1) + ": line 1"},
-		"gap":                {map[string]string{entryName(0): good, entryName(2): "{}"}, ErrCorrupt, entryName(1) + " is missing"},
-		"cleaned log":        {map[string]string{entryName(10): "{}", "00000000000000000010.checkpoint.parquet": "x"}, ErrUnsupported, "00000000000000000010.checkpoint.parquet"},
-		"only a checkpoint":  {map[string]string{"00000000000000000010.checkpoint.parquet": "x"}, ErrUnsupported, "checkpoint"},
-		"no start":           {map[string]string{entryName(1): good}, ErrCorrupt, entryName(0)},
-		"no metadata":        {map[string]string{entryName(0): protocol12}, ErrCorrupt, "metaData"},
-		"no protocol":        {map[string]string{entryName(0): metaLine}, ErrCorrupt, "protocol"},
-		"reader version":     {map[string]string{entryName(0): strings.Replace(good, `ReaderVersion":1`, `ReaderVersion":2`, 1)}, ErrUnsupported, "reader version 2"},
-		"reader feature":     {map[string]string{entryName(0): good, entryName(1): `{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["deletionVectors"],"writerFeatures":["deletionVectors"]}}`}, ErrUnsupported, "deletionVectors"},
-		"deletion vector":    {map[string]string{entryName(0): good + `{"add":{"path":"a","partitionValues":{},"size":1,"modificationTime":1,"dataChange":true,"deletionVector":{"storageType":"u"}}}`}, ErrUnsupported, "deletion vector"},
-		"path out":           {map[string]string{entryName(0): good + `{"add":{"path":"..%2Fa","partitionValues":{},"size":1,"modificationTime":1,"dataChange":true}}`}, ErrUnsupported, "within"},
-		"path elsewhere":     {map[string]string{entryName(0): good + `{"add":{"path":"s3://b/a","partitionValues":{},"size":1,"modificationTime":1,"dataChange":true}}`}, ErrUnsupported, "within"},
-		"add and remove":     {map[string]string{entryName(0): good + `{"add":{"path":"a","partitionValues":{},"size":1,"modificationTime":1,"dataChange":true}}` + "\n" + `{"remove":{"path":"a","dataChange":true}}`}, ErrCorrupt, "line 4"},
-		"two txn":            {map[string]string{entryName(0): good + `{"txn":{"appId":"x","version":1}}` + "\n" + `{"txn":{"appId":"x","version":2}}`}, ErrCorrupt, `"x"`},
-		"two actions a line": {map[string]string{entryName(0): good + `{"txn":{"appId":"x","version":1},"commitInfo":{}}`}, ErrCorrupt, "2 actions"},
-		"decimal":            {map[string]string{entryName(0): schema(`{"name":"a","type":"decimal(3,1)","nullable":true,"metadata":{}}`)}, ErrUnsupported, "decimal"},
-		"map":                {map[string]string{entryName(0): schema(`{"name":"a","type":{"type":"map","keyType":"string","valueType":"string"},"nullable":true,"metadata":{}}`)}, ErrUnsupported, "nested"},
+		"corrupt line":         {map[string]string{entryName(0): good, entryName(1): "{\"add\":{\n"}, ErrCorrupt, entryName(1) + ": line 1"},
+		"gap":                  {map[string]string{entryName(0): good, entryName(2): "{}"}, ErrCorrupt, entryName(1) + " is missing"},
+		"broken checkpoint":    {map[string]string{entryName(10): "{}", "00000000000000000010.checkpoint.parquet": "x"}, ErrCorrupt, "00000000000000000010.checkpoint.parquet"},
+		"only a checkpoint":    {map[string]string{"00000000000000000010.checkpoint.parquet": "x"}, ErrCorrupt, "00000000000000000010.checkpoint.parquet"},
+		"many-part checkpoint": {map[string]string{entryName(10): "{}", "00000000000000000010.checkpoint.0000000001.0000000002.parquet": "x"}, ErrUnsupported, "00000000000000000010.checkpoint.0000000001.0000000002.parquet"},
+		"broken hint":          {map[string]string{entryName(0): good, "_last_checkpoint": "{"}, ErrCorrupt, "_last_checkpoint"},
+		"no start":             {map[string]string{entryName(1): good}, ErrCorrupt, entryName(0)},
+		"no metadata":          {map[string]string{entryName(0): protocol12}, ErrCorrupt, "metaData"},
+		"no protocol":          {map[string]string{entryName(0): metaLine}, ErrCorrupt, "protocol"},
+		"reader version":       {map[string]string{entryName(0): strings.Replace(good, `ReaderVersion":1`, `ReaderVersion":2`, 1)}, ErrUnsupported, "reader version 2"},
+		"reader feature":       {map[string]string{entryName(0): good, entryName(1): `{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["deletionVectors"],"writerFeatures":["deletionVectors"]}}`}, ErrUnsupported, "deletionVectors"},
+		"deletion vector":      {map[string]string{entryName(0): good + `{"add":{"path":"a","partitionValues":{},"size":1,"modificationTime":1,"dataChange":true,"deletionVector":{"storageType":"u"}}}`}, ErrUnsupported, "deletion vector"},
+		"path out":             {map[string]string{entryName(0): good + `{"add":{"path":"..%2Fa","partitionValues":{},"size":1,"modificationTime":1,"dataChange":true}}`}, ErrUnsupported, "within"},
+		"path elsewhere":       {map[string]string{entryName(0): good + `{"add":{"path":"s3://b/a","partitionValues":{},"size":1,"modificationTime":1,"dataChange":true}}`}, ErrUnsupported, "within"},
+		"add and remove":       {map[string]string{entryName(0): good + `{"add":{"path":"a","partitionValues":{},"size":1,"modificationTime":1,"dataChange":true}}` + "\n" + `{"remove":{"path":"a","dataChange":true}}`}, ErrCorrupt, "line 4"},
+		"two txn":              {map[string]string{entryName(0): good + `{"txn":{"appId":"x","version":1}}` + "\n" + `{"txn":{"appId":"x","version":2}}`}, ErrCorrupt, `"x"`},
+		"two actions a line":   {map[string]string{entryName(0): good + `{"txn":{"appId":"x","version":1},"commitInfo":{}}`}, ErrCorrupt, "2 actions"},
+		"decimal":              {map[string]string{entryName(0): schema(`{"name":"a","type":"decimal(3,1)","nullable":true,"metadata":{}}`)}, ErrUnsupported, "decimal"},
+		"map":                  {map[string]string{entryName(0): schema(`{"name":"a","type":{"type":"map","keyType":"string","valueType":"string"},"nullable":true,"metadata":{}}`)}, ErrUnsupported, "nested"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Open(t.Context(), putLog(t, c.files), Options{})
@@ -415,7 +417,7 @@ func TestOpenTolerates(t *testing.T) {
 	dir := putLog(t, map[string]string{
 		entryName(0): protocol12 + "\r\n\n" + metaLine + "\n" + `{"commitInfo":{"operation":7,"operationParameters":{"n":3}}}` + "\n" + `{"cdc":{"path":"x"}}`,
 		entryName(1): `{"commitInfo":"free"}` + "\n" + `{"remove":{"path":"never","dataChange":true}}`,
-		"00000000000000000001.checkpoint.parquet": "not read", "_last_checkpoint": "{", "00000000000000000001.crc": "{", ".x.tmp": "", "00000000000000000000.00000000000000000001.compacted.json": "{",
+		"00000000000000000001.checkpoint.0000000001.0000000002.parquet": "not read", "_last_checkpoint": "{}", "00000000000000000001.crc": "{", ".x.tmp": "", "00000000000000000000.00000000000000000001.compacted.json": "{",
 	})
 	table, err := Open(t.Context(), dir, Options{})
 	if err != nil {

@@ -75,6 +75,7 @@ type totals struct {
 	edges            EdgeTally
 	rules            map[string]int64
 	changedWindows   int64
+	files            int64            // that compaction has replaced
 	commits          map[string]int64 // by station
 }
 
@@ -120,6 +121,12 @@ func (t *totals) gold(windows int64) {
 	t.commits["gold"]++
 }
 
+func (t *totals) compacted(c Compacted) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.files += int64(c.Files)
+}
+
 // Counters are the figures of the stations bronze, silver and gold. Rows are
 // those of the tables, whoever wrote them.
 func (w *Worker) Counters() []signal.Counter {
@@ -151,6 +158,7 @@ func (w *Worker) Counters() []signal.Counter {
 		add("silver", "failed_"+rule, t.rules[rule])
 	}
 	add("silver", "commits", t.commits["silver"])
+	add("gold", "files_compacted", t.files)
 	add("gold", "windows", rows(tableWindows))
 	add("gold", "windows_written", t.changedWindows)
 	add("gold", "commits", t.commits["gold"])

@@ -37,6 +37,7 @@ type Options struct {
 	WindowInterval time.Duration // windows; 0 is 5 s
 	StateInterval  time.Duration // twin state; 0 is 1 min
 	PollInterval   time.Duration // looking for other workers' commits; 0 is 500 ms
+	TendInterval   time.Duration // compaction and checkpoints; 0 is 1 min
 	BatchBytes     int           // of spine records in a bronze batch; 0 is 1 MiB: some 30,000 readings
 	BatchRows      int64         // of source rows in a silver or gold batch, kept to whole commits; 0 is 50,000
 }
@@ -51,6 +52,7 @@ func (o *Options) defaults() {
 	set(&o.WindowInterval, 5*time.Second)
 	set(&o.StateInterval, time.Minute)
 	set(&o.PollInterval, 500*time.Millisecond)
+	set(&o.TendInterval, time.Minute)
 	if o.BatchBytes == 0 {
 		o.BatchBytes = 1 << 20
 	}
@@ -140,6 +142,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		})
 	}
 	group.Go(func() error { return w.follow(ctx) })
+	group.Go(func() error { return w.tend(ctx) })
 	err := group.Wait()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil

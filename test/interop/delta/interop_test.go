@@ -310,3 +310,54 @@ func TestWritersTakeTurns(t *testing.T) {
 		t.Errorf("%d files by delta-rs's statistics, %v", len(files), err)
 	}
 }
+
+// TestCheckpoints reads a table whose log before the checkpoint is gone, with
+// others' readers, and a checkpoint that delta-rs wrote with ours.
+func TestCheckpoints(t *testing.T) {
+	python := need.Python(t, suite)
+	dir, table := lake(t, session(t))
+	apps := []string{"headrace/silver.readings/1", "headrace/silver.readings/2"}
+	want := ours(t, dir, "true", 4)
+	if v, err := table.Checkpoint(t.Context(), 0); err != nil || v != 4 {
+		t.Fatalf("checkpoint of version %d, %v", v, err)
+	}
+	if n, err := table.CleanLog(t.Context(), -time.Hour, 4); err != nil || n != 4 {
+		t.Fatalf("%d files of the log went, %v; want entries 0 to 3", n, err)
+	}
+	if _, err := table.Commit(t.Context(), delta.Commit{ReadVersion: 4, Operation: "WRITE", Txns: []delta.TxnStep{{AppID: apps[1], From: 5, To: 9}}}); err != nil {
+		t.Fatal(err)
+	}
+	check := func(version int64) {
+		t.Helper()
+		answers := ask(t, python, spec{With: "rs", Path: table.Dir(), Apps: apps}, spec{With: "duck", Path: table.Dir()})
+		for i, a := range answers {
+			if diff := cmp.Diff(want, a.Rows); diff != "" {
+				t.Errorf("reader %d: %s", i, diff)
+			}
+		}
+		if diff := cmp.Diff(map[string]int64{apps[0]: 30, apps[1]: 9}, answers[0].Txns); diff != "" || answers[0].Version != version {
+			t.Errorf("delta-rs: version %d, %s", answers[0].Version, diff)
+		}
+		fresh, err := delta.Open(t.Context(), table.Dir(), delta.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]int64{apps[0]: 30, apps[1]: 9}, fresh.Last().Txns()); diff != "" || fresh.Last().Version() != version {
+			t.Errorf("ours: version %d, %s", fresh.Last().Version(), diff)
+		}
+		if diff := cmp.Diff(want, ours(t, dir, "true", version)); diff != "" {
+			t.Errorf("ours: %s", diff)
+		}
+	}
+	check(5)
+	// delta-rs writes the next checkpoint, and ours is gone.
+	if a := ask(t, python, spec{With: "checkpoint", Path: table.Dir()}); a[0].Version != 5 {
+		t.Fatalf("delta-rs made a checkpoint of version %d", a[0].Version)
+	}
+	for _, name := range []string{"00000000000000000004.checkpoint.parquet", "00000000000000000004.json", "00000000000000000005.json"} {
+		if err := os.Remove(filepath.Join(table.Dir(), "_delta_log", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(5)
+}

@@ -80,9 +80,17 @@ def append(spec):
     return {"version": deltalake.DeltaTable(spec["path"]).version()}
 
 
+def checkpoint(spec):
+    import deltalake
+
+    t = deltalake.DeltaTable(spec["path"])
+    t.create_checkpoint()
+    return {"version": t.version()}
+
+
 answers = []
 for spec in json.load(sys.stdin):
-    out = {"rs": rs, "duck": duck, "append": append}[spec["with"]](spec)
+    out = {"rs": rs, "duck": duck, "append": append, "checkpoint": checkpoint}[spec["with"]](spec)
     if "rows" in out:
         out["rows"] = sorted(({k: plain(v) for k, v in r.items()} for r in out["rows"]), key=lambda r: r["n"])
     answers.append(out)
